@@ -1,0 +1,79 @@
+"""`drkit backup`: a base backup to all targets in one pass."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from drkit.cli.context import of
+from drkit.cli.render import answer_json
+from drkit.cli.wire import open_wiring
+from drkit.core.units import format_rate, format_size, parse_duration, parse_rate
+
+
+def run(
+    ctx: typer.Context,
+    cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None,
+    rehash: Annotated[bool, typer.Option("--rehash", help="read and store every file anew")] = False,
+    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="a note, sealed with the backup")] = "",
+    rate: Annotated[str | None, typer.Option("--rate", metavar="100MB", help="read at most so much a second")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="0: as many as cores")] = 0,
+    wal_timeout: Annotated[str, typer.Option("--wal-timeout", help="how long the last WAL may take")] = "10m",
+) -> int:
+    """Take a base backup: the first stores everything, later ones what changed."""
+    from drkit.cli.exits import DONE, PROMISE
+    from drkit.jobs.backup import BackupOrder, backup, machine_id
+
+    context = of(ctx)
+    with open_wiring(context) as wiring:
+        config = wiring.config
+        name, found = wiring.cluster(cluster)
+        order = BackupOrder(
+            cluster=name,
+            connection=found.connection,
+            data_dir=found.data_dir,
+            label=label,
+            rehash=rehash,
+            workers=workers or config.backup.workers or os.cpu_count() or 1,
+            level=config.backup.compression.level,
+            rate=parse_rate(rate) if rate else config.backup.rate,
+            required=config.copies.backup_ack,
+            machine=machine_id(),
+            host=os.uname().nodename,
+            writer=f"drkit {version('drkit')}",
+            wal_timeout_s=parse_duration(wal_timeout).total_seconds(),
+        )
+        result = backup(order, wiring.means())
+        summary = result.summary
+        short = [n for n, s in result.standings.items() if s.state != "good"]
+        if context.json:
+            from drkit.cli.list import backup_json
+
+            payload = backup_json(summary, label, result.standings)
+            payload |= {
+                "read_bytes": result.read_bytes,
+                "sent_bytes": dict(result.sent_bytes),
+                "adopted_files": result.adopted_files,
+                "seconds": round(result.seconds, 3),
+                "damaged": [{"path": p, "block": b} for p, b in result.damaged],
+            }
+            answer_json("drkit.backup/1", {"backup": payload})
+        else:
+            speed = format_rate(result.read_bytes / result.seconds)
+            sys.stdout.write(
+                f"backup {summary.backup} is good on {', '.join(result.good_on)}\n"
+                f"  {format_size(summary.size_bytes)} in {summary.files} files, {format_size(result.read_bytes)} read, "
+                f"{format_size(summary.new_bytes)} stored anew, in {result.seconds:.1f} s ({speed})\n"
+                f"  timeline {summary.timeline}, WAL {summary.start_lsn} to {summary.stop_lsn}"
+                + (f", built on {summary.parent}\n" if summary.parent else "\n")
+            )
+            for target in short:
+                standing = result.standings[target]
+                sys.stdout.write(f"  {target}: {standing.state} - {standing.why}\n")
+            for path, block in result.damaged[:20]:
+                sys.stdout.write(f"  DAMAGED PAGE in {path}, block {block}: the server's own data is corrupt\n")
+        return PROMISE if short or result.damaged else DONE

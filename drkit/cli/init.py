@@ -1,0 +1,74 @@
+"""`drkit init`: keys once, and the repository on every target."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from drkit.cli.context import of
+from drkit.cli.render import answer_json, table
+from drkit.cli.wire import Wiring, open_wiring
+from drkit.core.errors import Unreachable
+from drkit.core.units import format_time
+
+
+def run(
+    ctx: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="make the key file and target folders without asking")] = False,
+) -> None:
+    """Create the keys (once) and the repository on every target. Idempotent."""
+    from drkit.repository.identity import found
+    from drkit.repository.pins import Pin
+
+    context = of(ctx)
+    with open_wiring(context) as wiring:
+        made = _key_file(wiring, yes)
+        secret = wiring.secret()
+        targets, failed = wiring.targets(create_root=True)
+        if failed:
+            raise Unreachable(
+                "not every target can be reached, and init needs all of them",
+                why="; ".join(f"{name}: {error}" for name, error in failed.items()),
+                cure="mend or remove the target; nothing was written",
+            )
+        ring, descriptors = found(targets, secret, now=format_time(wiring.clock.now()), entropy=os.urandom)
+        pins = wiring.pins()
+        pins.targets |= {n: Pin(d.repository.hex(), d.target.hex()) for n, d in descriptors.items()}
+        pins.epoch = max(pins.epoch, ring.epoch)
+        pins.save()
+        rows = [(t.name, t.backend.url, t.medium, t.site, descriptors[t.name].target.hex()[:8]) for t in targets]
+        if context.json:
+            names = ("name", "url", "medium", "site", "target")
+            answer_json(
+                "drkit.init/1",
+                {
+                    "repository": ring.repository.hex(),
+                    "key_epoch": ring.epoch,
+                    "key_file_created": str(made) if made else None,
+                    "targets": [dict(zip(names, row, strict=True)) for row in rows],
+                },
+            )
+            return
+        table(("target", "url", "medium", "site", "id"), rows, color=context.color)
+        sys.stdout.write(f"\nrepository {ring.repository.hex()[:8]} is ready on {len(rows)} targets\n")
+        if made:
+            sys.stdout.write(
+                f"A new key was written to {made}.\n"
+                "Without it nothing can ever be restored: copy it to a place that burns down at another time.\n"
+            )
+
+
+def _key_file(wiring: Wiring, yes: bool) -> os.PathLike[str] | None:
+    """Make the configured key file where it is missing; returns its path when it was made."""
+    from drkit.cli.key import write_key_file
+
+    path = wiring.config.keys.file
+    if path is None or path.exists():
+        return None
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"There is no key at {path}. Make a new one?", abort=True, err=True)
+    write_key_file(path)
+    return path

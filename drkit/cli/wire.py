@@ -1,0 +1,158 @@
+"""The composition root: from a configuration to targets, keys, repository and means. Nothing else constructs them.
+
+Imports are inside the functions: `drkit wal push` must not pay for what only a backup needs.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drkit.cli.context import Context
+from drkit.core.cancel import CancelToken, signals_cancel
+from drkit.core.clock import Clock, SystemClock
+from drkit.core.errors import ConfigError, UsageError
+from drkit.core.log import Log, StreamLog
+from storage_backends.errors import StorageError
+
+if TYPE_CHECKING:
+    from drkit.config.load import Loaded
+    from drkit.config.model import Cluster, Config
+    from drkit.config.model import Target as TargetConfig
+    from drkit.core.progress import Progress
+    from drkit.crypto.slots import Secret
+    from drkit.jobs.means import Means
+    from drkit.repository.pins import Pins
+    from drkit.repository.repository import Problem, Repository
+    from drkit.repository.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What one command works with."""
+
+    context: Context
+    loaded: Loaded
+    clock: Clock
+    token: CancelToken
+    log: Log
+    progress: Progress
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
+
+    def cluster(self, name: str | None) -> tuple[str, Cluster]:
+        """The named cluster, or the only one. Raises UsageError, ConfigError."""
+        known = self.config.cluster
+        if name is None and len(known) == 1:
+            return next(iter(known.items()))
+        if not known:
+            raise ConfigError("no cluster is configured", where=str(self.loaded.path), cure="add [cluster.NAME]")
+        if name is None:
+            raise UsageError("which cluster?", why=f"the configuration has {', '.join(sorted(known))}", cure="name it")
+        if name not in known:
+            why = f"the configuration has {', '.join(sorted(known))}"
+            raise UsageError(f"there is no cluster {name!r}", where=str(self.loaded.path), why=why)
+        return name, known[name]
+
+    def targets(self, *, create_root: bool = False) -> tuple[list[Target], dict[str, Problem]]:
+        """Every configured target, opened; and why each other one could not be."""
+        opened: list[Target] = []
+        failed: dict[str, Problem] = {}
+        if not self.config.target:
+            raise ConfigError("no target is configured", where=str(self.loaded.path), cure="add [target.NAME]")
+        for name, target in self.config.target.items():
+            try:
+                opened.append(self._target(name, target, create_root))
+            except StorageError as error:
+                failed[name] = error
+        return opened, failed
+
+    def _target(self, name: str, target: TargetConfig, create_root: bool) -> Target:
+        from drkit.config.secrets import credentials
+        from drkit.repository.target import Target
+        from storage_backends.retry import Retrying, RetryPolicy
+        from storage_backends.url import TargetSettings, open_target
+
+        keys = credentials(name, target, os.environ)
+        seconds = target.timeout.total_seconds()
+        settings = TargetSettings(
+            endpoint=target.endpoint or "",
+            region=target.region or "",
+            addressing=target.addressing,
+            access_key=keys.access_key if keys else "",
+            secret_key=keys.secret_key.reveal() if keys else "",
+            session_token=keys.session_token.reveal() if keys and keys.session_token else "",
+            profile=target.profile or "",
+            checksum=target.checksums,
+            allow_unconditional=target.allow_unconditional,
+            timeouts_s=(min(10.0, seconds), seconds),
+            create_root=create_root,
+        )
+        backend = open_target(target.url, settings)
+        retrying = Retrying(backend, RetryPolicy(attempts=3), sleep=self.token_sleep, random=random.random)
+        return Target(name, retrying, target.site, target.medium)
+
+    def token_sleep(self, seconds: float) -> None:
+        """Sleep that a signal ends."""
+        self.token.wait(seconds)
+        self.token.check()
+
+    def secret(self) -> Secret:
+        """What opens the key slots. Raises ConfigError, KeyMissing."""
+        from drkit.config.secrets import passphrase, read_file
+        from drkit.crypto.keys import parse_key_file
+        from drkit.crypto.slots import Secret
+
+        words = passphrase(self.config.keys, os.environ)
+        if words is not None:
+            return Secret("passphrase", words.reveal().encode(), "the configured passphrase")
+        path = self.config.keys.file
+        assert path is not None
+        text = read_file(path, "the key file").reveal()
+        return Secret("keyfile", parse_key_file(text, str(path)), str(path))
+
+    def pins(self) -> Pins:
+        from drkit.repository.pins import Pins
+
+        return Pins(self.config.daemon.spool)
+
+    def repository(self) -> Repository:
+        """Open on all targets that answer; says on stderr which did not."""
+        from drkit.repository.repository import open_repository
+
+        secret = self.secret()
+        targets, failed = self.targets()
+        found = open_repository(targets, failed, secret, self.pins(), entropy=os.urandom)
+        for name, problem in found.absent.items():
+            self.log.warn("target is not used", target=name, why=str(problem))
+        return found
+
+    def means(self) -> Means:
+        from drkit.jobs.means import Means
+
+        return Means(self.repository(), self.clock, os.urandom, self.token, self.progress, self.log)
+
+
+@contextmanager
+def open_wiring(context: Context) -> Iterator[Wiring]:
+    """Configuration, clock, signals, log and progress for one command.
+
+    The first SIGTERM or SIGINT cancels, the second ends the process. Raises ConfigError.
+    """
+    from drkit.cli.progress import shown
+
+    clock = SystemClock()
+    token = CancelToken(clock=clock)
+    level = "warn" if context.verbosity < 1 else "info" if context.verbosity == 1 else "debug"
+    log = StreamLog(sys.stderr, run_id=uuid.uuid4().hex[:8], clock=clock, as_json=context.json, level=level)  # type: ignore[arg-type]
+    loaded = context.load()
+    with signals_cancel(token), shown(context, sys.stderr, clock) as progress:
+        yield Wiring(context, loaded, clock, token, log, progress)

@@ -1,0 +1,141 @@
+"""Secrets, read when they are wanted and from where the configuration says; never printed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import stat
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drkit.config.model import Keys, Target
+from drkit.core.errors import ConfigError, KeyMissing
+
+COMMAND_TIMEOUT_S = 60
+MAX_SECRET_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that shows itself to `reveal` only."""
+
+    _text: str = field(repr=False)
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __str__(self) -> str:
+        return "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What an S3 request is signed with."""
+
+    access_key: str
+    secret_key: Secret
+    session_token: Secret | None = None
+
+
+def read_file(path: Path, purpose: str) -> Secret:
+    """The text of a file less one line end. Raises ConfigError: missing, empty, readable by everyone."""
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            data = file.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{purpose} cannot be read", where=str(path), why=error.strerror or "") from error
+    if mode & stat.S_IROTH:
+        why = f"everyone may read it (mode {mode:04o})"
+        raise ConfigError(f"{purpose} is not safe", where=str(path), why=why, cure=f"chmod 600 {path}")
+    return _secret(data, purpose, str(path))
+
+
+def run_command(command: str, purpose: str) -> Secret:
+    """What a command prints, less one line end; run without a shell. Raises ConfigError."""
+    words = shlex.split(command)
+    name = words[0] if words else ""
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
+    except (OSError, ValueError, IndexError) as error:
+        raise ConfigError(f"{purpose}: the command does not start", where=name, why=str(error)) from error
+    except subprocess.TimeoutExpired:
+        why = f"no answer in {COMMAND_TIMEOUT_S} s"
+        raise ConfigError(f"{purpose}: the command hangs", where=name, why=why) from None
+    if done.returncode != 0:
+        words_of_it = done.stderr.decode(errors="replace").strip().splitlines()
+        why = f"exit {done.returncode}" + (f": {words_of_it[-1]}" if words_of_it else "")
+        raise ConfigError(f"{purpose}: the command failed", where=name, why=why)
+    return _secret(done.stdout, purpose, name)
+
+
+def _secret(data: bytes, purpose: str, where: str) -> Secret:
+    if len(data) > MAX_SECRET_BYTES:
+        raise ConfigError(f"{purpose} is too long", where=where, why=f"more than {MAX_SECRET_BYTES} bytes")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{purpose} is not text", where=where) from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ConfigError(f"{purpose} is empty", where=where)
+    return Secret(text)
+
+
+def passphrase(keys: Keys, env: Mapping[str, str]) -> Secret | None:
+    """The passphrase of the master key, None where the key is in a file. Raises KeyMissing, ConfigError."""
+    given = env.get("DRKIT_KEYS__PASSPHRASE")
+    if given:
+        return Secret(given)
+    if keys.passphrase_file is not None:
+        return read_file(keys.passphrase_file, "the passphrase")
+    if keys.passphrase_command is not None:
+        return run_command(keys.passphrase_command, "the passphrase")
+    if keys.file is not None:
+        return None
+    raise KeyMissing(
+        "no key is configured",
+        where="[keys]",
+        cure="set file, passphrase_file or passphrase_command, or DRKIT_KEYS__PASSPHRASE",
+    )
+
+
+def credentials(name: str, target: Target, env: Mapping[str, str]) -> Credentials | None:
+    """What target `name` signs requests with; None: the store's own chain (profile, AWS_*). ConfigError."""
+    prefix = f"DRKIT_TARGET__{name.upper().replace('-', '_')}__"
+    access, secret = env.get(f"{prefix}ACCESS_KEY"), env.get(f"{prefix}SECRET_KEY")
+    if access and secret:
+        token = env.get(f"{prefix}SESSION_TOKEN")
+        return Credentials(access, Secret(secret), Secret(token) if token else None)
+    if access or secret:
+        raise ConfigError(f"{prefix}ACCESS_KEY and {prefix}SECRET_KEY come together")
+    purpose = f"the credentials of target {name}"
+    if target.access_key_file is not None and target.secret_key_file is not None:
+        access_key = read_file(target.access_key_file, purpose).reveal()
+        return Credentials(access_key, read_file(target.secret_key_file, purpose))
+    if target.credentials_command is not None:
+        return _from_command(run_command(target.credentials_command, purpose), purpose)
+    return None
+
+
+def _from_command(output: Secret, purpose: str) -> Credentials:
+    """The JSON of an AWS credential_process, or two lines: access key, secret key."""
+    text = output.reveal()
+    lines = text.splitlines()
+    if len(lines) == 2 and not text.startswith("{"):
+        return Credentials(lines[0], Secret(lines[1]))
+    try:
+        answer = json.loads(text)
+        token = answer.get("SessionToken")
+        return Credentials(
+            str(answer["AccessKeyId"]),
+            Secret(str(answer["SecretAccessKey"])),
+            Secret(token) if token else None,
+        )
+    except (ValueError, KeyError, AttributeError):
+        why = "wanted two lines, or JSON with AccessKeyId and SecretAccessKey"
+        raise ConfigError(f"{purpose}: the command's answer is not understood", why=why) from None

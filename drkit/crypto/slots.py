@@ -1,0 +1,140 @@
+"""Key slots: how a secret that a person keeps opens the repository's master keys (docs/format.md, section 3)."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from drkit.core.errors import Damage, KeyMissing
+from drkit.crypto.container import DataKey, Json, Sealed, open_object, parse_open_section, seal_json
+from drkit.crypto.keys import KEY_BYTES, Entropy, Ring, derive, unwrap, wrap
+
+KIND_SLOT = 2
+_SCRYPT_DEFAULT = (1 << 17, 8, 1)  # 128 MiB, about 0.4 s on one core
+_SCRYPT_MAX_N, _SCRYPT_MAX_R, _SCRYPT_MAX_P, _SCRYPT_MAX_NR = 1 << 20, 16, 4, 1 << 23
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What opens a slot. provider: `keyfile` (32 bytes) or `passphrase` (UTF-8); source: for messages only."""
+
+    provider: str
+    value: bytes
+    source: str
+
+    def __repr__(self) -> str:
+        return f"Secret({self.provider}, from {self.source})"
+
+
+def slot_name(epoch: int, slot: str) -> str:
+    return f"keys/{epoch:08x}/{slot}"
+
+
+def _kek(secret: Secret, repository: bytes, slot: str, parameters: Json) -> bytes:
+    if secret.provider == "keyfile":
+        return derive(secret.value, salt=repository + bytes.fromhex(slot), info=b"drkit keyfile")
+    n, r, p = (_whole(parameters, name) for name in ("n", "r", "p"))
+    if n > _SCRYPT_MAX_N or r > _SCRYPT_MAX_R or p > _SCRYPT_MAX_P or n * r > _SCRYPT_MAX_NR:
+        raise Damage("a key slot asks for more work than the format allows", where=slot, why=f"n={n} r={r} p={p}")
+    salt = bytes.fromhex(str(parameters.get("salt", "")))
+    return Scrypt(salt=salt, length=KEY_BYTES, n=n, r=r, p=p).derive(secret.value)
+
+
+def _whole(values: Json, name: str) -> int:
+    value = values.get(name)
+    if not isinstance(value, int) or value < 1:
+        raise Damage("a key slot is not as the format says", why=f"{name} is {value!r}")
+    return value
+
+
+def new_ring(repository: bytes, entropy: Entropy) -> Ring:
+    """A new repository's keys: one master of epoch 1 and the lifetime key."""
+    return Ring(repository, {1: entropy(KEY_BYTES)}, entropy(KEY_BYTES))
+
+
+def seal_slot(ring: Ring, secret: Secret, *, created_at: str, entropy: Entropy) -> tuple[str, Sealed]:
+    """A slot of the ring's newest epoch that `secret` opens; returns its key name and the object."""
+    epoch, slot = ring.epoch, entropy(8).hex()
+    parameters: Json = {}
+    if secret.provider == "passphrase":
+        n, r, p = _SCRYPT_DEFAULT
+        parameters = {"salt": entropy(16).hex(), "n": n, "r": r, "p": p}
+    own = ring.wrap_key(epoch)
+    value: Json = {
+        "name": slot_name(epoch, slot),
+        "epoch": epoch,
+        "key_id": ring.key_id(epoch),
+        "provider": secret.provider,
+        "parameters": parameters,
+        "master": wrap(_kek(secret, ring.repository, slot, parameters), ring.master(epoch)).hex(),
+        "lifetime": wrap(own, ring.lifetime).hex(),
+        "predecessors": [
+            {"epoch": e, "master": wrap(own, ring.master(e)).hex()} for e in sorted(ring.masters) if e != epoch
+        ],
+        "proof": _proof(ring, epoch).hex() if epoch > 1 else "",
+        "created_at": created_at,
+    }
+    return str(value["name"]), seal_json(DataKey(ring, entropy), KIND_SLOT, entropy(16), value)
+
+
+def _proof(ring: Ring, epoch: int) -> bytes:
+    message = b"drkit epoch" + ring.repository + epoch.to_bytes(4, "little") + bytes.fromhex(ring.key_id(epoch))
+    return hmac.digest(ring.successor_key(epoch - 1), message, "sha256")
+
+
+def open_slot(secret: Secret, data: bytes, name: str) -> Ring | None:
+    """The keys behind one slot, or None where it is of another provider or another secret's.
+
+    Raises Damage where the secret fits and the slot is not whole: nobody else could have made such a slot.
+    """
+    header, value, _ = parse_open_section(data, name)
+    if header.kind != KIND_SLOT:
+        raise Damage("the object is of another kind", where=name, why=f"kind {header.kind}")
+    if value.get("provider") != secret.provider:
+        return None
+    epoch, slot = _whole(value, "epoch"), name.rsplit("/", 1)[-1]
+    parameters = value.get("parameters")
+    kek = _kek(secret, header.repository, slot, parameters if isinstance(parameters, dict) else {})
+    master = unwrap(kek, bytes.fromhex(str(value["master"])))
+    if master is None:
+        return None
+    bare = Ring(header.repository, {epoch: master}, b"")
+    lifetime = unwrap(bare.wrap_key(epoch), bytes.fromhex(str(value["lifetime"])))
+    masters = {epoch: master}
+    earlier = value.get("predecessors")
+    for item in earlier if isinstance(earlier, list) else []:
+        found = unwrap(bare.wrap_key(epoch), bytes.fromhex(str(item["master"])))
+        if found is None:
+            raise Damage("a key slot holds an earlier key that does not open", where=name, why=str(item["epoch"]))
+        masters[int(item["epoch"])] = found
+    if lifetime is None:
+        raise Damage("a key slot's lifetime key does not open", where=name)
+    ring = Ring(header.repository, masters, lifetime)
+    open_object(ring, data, kind=KIND_SLOT, name=name)
+    if ring.key_id(epoch) != value.get("key_id"):
+        raise Damage("a key slot's key id is not that of its key", where=name)
+    if epoch > 1 and not hmac.compare_digest(_proof(ring, epoch).hex(), str(value.get("proof"))):
+        raise Damage("a key of a new epoch is not vouched for by the one before", where=name, why=f"epoch {epoch}")
+    return ring
+
+
+def unlock(secret: Secret, slots: Iterable[tuple[str, Callable[[], bytes]]], key_id: str, where: str) -> Ring:
+    """Open the newest epoch that `secret` opens and that leads to the descriptor's `key_id` of epoch 1.
+
+    slots: (name, read) pairs in any order. Raises KeyMissing with what was tried.
+    """
+    tried = 0
+    for name, read in sorted(slots, key=lambda item: item[0], reverse=True):
+        ring = open_slot(secret, read(), name)
+        tried += 1
+        if ring is not None and 1 in ring.masters and ring.key_id(1) == key_id:
+            return ring
+    raise KeyMissing(
+        f"the key from {secret.source} opens no slot of this repository",
+        where=where,
+        why=f"{tried} slots tried",
+        cure="is this the repository's key file? its escrowed copy opens it too",
+    )

@@ -1,0 +1,187 @@
+"""The end of a backup: its closure counted, its last WAL awaited, its manifest created where the closure is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from drkit.core.cancel import CancelToken
+from drkit.core.errors import Failed
+from drkit.crypto.container import END_BYTES, Opener, Sealed, parse_open_section
+from drkit.crypto.keys import Ring
+from drkit.pipeline.mapping import Map
+from drkit.repository.catalogue import Standing, State, judge
+from drkit.repository.inventory import Inventory
+from drkit.repository.layout import ClusterLayout, Kind
+from drkit.repository.manifest import Reference, Summary
+from drkit.repository.target import Target
+from storage_backends.errors import AlreadyExists, NotFound, StorageError
+
+_POLL_S = 0.5
+_LAGGARD_S = 5.0
+_OPEN_READ = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Size in bytes and digest of a pack or map object."""
+
+    size_bytes: int
+    digest: bytes
+
+
+class Usage:
+    """Counts what a backup uses of packs and maps: `use` each map once, with the extents used of it."""
+
+    def __init__(self) -> None:
+        self._frames: dict[bytes, list[npt.NDArray[np.int64]]] = {}
+        self._maps: dict[bytes, int] = {}
+        self.epochs: set[int] = set()
+
+    def use(self, map_id: bytes, table: Map, extents: Collection[int]) -> None:
+        self._maps[map_id] = 48 * len(extents)
+        used = table.frames_of(np.fromiter(sorted(extents), dtype=np.int64))
+        if not len(used):
+            return
+        rows = table.frames[used]
+        for index in np.unique(rows["pack"]).tolist():
+            mine = rows[rows["pack"] == index]
+            pairs = np.stack([mine["number"].astype(np.int64), mine["sealed"].astype(np.int64)], axis=1)
+            pack = table.packs[index]
+            self.epochs.add(int(pack["epoch"]))
+            self._frames.setdefault(pack["id"].tobytes(), []).append(pairs)
+
+    def references(self, stored: Mapping[tuple[int, bytes], Stored]) -> list[Reference]:
+        """References to every pack and map used; `stored` gives size and digest by kind and object id."""
+        found = []
+        for pack_id, parts in self._frames.items():
+            pairs = np.unique(np.concatenate(parts), axis=0)
+            facts = stored[(Kind.PACK, pack_id)]
+            found.append(Reference(Kind.PACK, pack_id, facts.size_bytes, int(pairs[:, 1].sum()), facts.digest))
+        for map_id, live in self._maps.items():
+            facts = stored[(Kind.MAP, map_id)]
+            found.append(Reference(Kind.MAP, map_id, facts.size_bytes, live, facts.digest))
+        return found
+
+
+def wal_reference(ring: Ring, target: Target, layout: ClusterLayout, file: str) -> tuple[Reference, int]:
+    """The reference to an archived file and the key epoch it is sealed under, from its authenticated open section."""
+    key = layout.archived(file)
+    size = target.backend.stat(key).size_bytes
+    opened = target.read(key, 0, min(size, _OPEN_READ))
+    header, value, _ = parse_open_section(opened, f"{target.where}: {key}")
+    opener = Opener(ring, header, memoryview(opened)[: header.open_bytes], f"{target.where}: {key}")
+    opener.authenticate_end(target.read(key, max(0, size - END_BYTES)))
+    plain, identity = value["size"], bytes.fromhex(str(value["identity"]))
+    assert isinstance(plain, int)
+    kind = Kind.HISTORY if file.endswith(".history") else Kind.WAL
+    return Reference(kind, file.encode(), plain, plain, identity), header.epoch
+
+
+def await_files(
+    targets: Sequence[Target],
+    layout: ClusterLayout,
+    files: Sequence[str],
+    *,
+    required: int,
+    timeout_s: float,
+    token: CancelToken,
+    monotonic: Callable[[], float],
+    stuck: Callable[[], str],
+) -> frozenset[str]:
+    """Wait until `required` targets hold all `files`, and a little longer for the others; returns their names.
+
+    stuck: says what keeps the archiver, for the message when `timeout_s` has passed. Raises Failed.
+    """
+    waiting: dict[str, list[str]] = {target.name: list(files) for target in targets}
+    problems: dict[str, str] = {}
+    began = monotonic()
+    enough_at: float | None = None
+    while True:
+        for target in targets:
+            try:
+                waiting[target.name] = [f for f in waiting[target.name] if not _has(target, layout, f)]
+                problems.pop(target.name, None)
+            except StorageError as error:
+                problems[target.name] = str(error)
+        done = frozenset(name for name, left in waiting.items() if not left)
+        now = monotonic()
+        if len(done) >= required and enough_at is None:
+            enough_at = now
+        if len(done) == len(targets) or (enough_at is not None and now - enough_at >= _LAGGARD_S):
+            return done
+        if now - began >= timeout_s and enough_at is None:
+            raise _never_came(waiting, problems, timeout_s, stuck())
+        token.wait(_POLL_S)
+        token.check()
+
+
+def _has(target: Target, layout: ClusterLayout, file: str) -> bool:
+    try:
+        target.backend.stat(layout.archived(file))
+    except NotFound:
+        return False
+    return True
+
+
+def _never_came(waiting: Mapping[str, list[str]], problems: Mapping[str, str], timeout_s: float, stuck: str) -> Failed:
+    lacking = sorted({name for left in waiting.values() for name in left})
+    return Failed(
+        f"the backup's WAL did not arrive within {timeout_s:.0f} s: {', '.join(lacking[:3])}"
+        + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""),
+        where="; ".join(f"target {name}: {len(left)} missing" for name, left in waiting.items()),
+        why="; ".join([stuck, *problems.values()]),
+        cure="is archive_command 'drkit-wal push %p'? `drkit check` sends a segment through it",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A manifest ready to be created, and what it needs to be judged."""
+
+    layout: ClusterLayout
+    summary: Summary
+    references: Sequence[Reference]
+    manifest: Sealed
+    via: Sequence[str]
+
+    def on(self, target: Target, withdraw: Callable[[str], None]) -> Standing:
+        """Steps 5 to 8 of the writer's protocol on one target; the manifest is durable where the result is GOOD.
+
+        withdraw(reason): creates the withdrawal on this target.
+        """
+        inventory = Inventory(target, self.layout)
+        lacking = inventory.lacking(self.references, self.summary)
+        if lacking:
+            why = f"{len(lacking)} objects are not there yet, the first {lacking[0]}"
+            return Standing(State.PENDING, why)
+        hit = self._hit(inventory)
+        if hit:
+            return Standing(State.PENDING, f"the tombstone of {hit} came in between")
+        try:
+            target.put(self.layout.manifest(self.summary.run), self.manifest)
+        except AlreadyExists:
+            if target.read(self.layout.manifest(self.summary.run)) != self.manifest.joined():
+                raise
+        after = Inventory(target, self.layout)
+        hit = self._hit(after)
+        if hit:
+            withdraw(f"the tombstone of {hit} came in between")
+            return Standing(State.WITHDRAWN, f"the tombstone of {hit} came in between")
+        return judge(after, self.summary, self.references)
+
+    def _hit(self, inventory: Inventory) -> str:
+        named = inventory.entombed(self.references, self.summary.run)
+        named += [key for key in self.via if key in inventory.tombstones]
+        return named[0] if named else ""
+
+
+def used_extents(placements: Iterable[tuple[bytes, int]]) -> dict[bytes, set[int]]:
+    """Extents used of each map, from (map id, extent) pairs."""
+    used: dict[bytes, set[int]] = {}
+    for map_id, index in placements:
+        used.setdefault(map_id, set()).add(index)
+    return used

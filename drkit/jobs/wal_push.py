@@ -1,0 +1,223 @@
+"""Archive one WAL file: check, compress, seal, store on all targets, acknowledge by the policy's rule.
+
+The order of effects, each durable before the next:
+
+    1  look at every target for an object of this name, and compare
+    2  create what is missing, on all targets at once
+    3  record what is still missing as a debt, with the sealed bytes, in the spool
+    4  return: PostgreSQL may now remove the segment
+
+A death anywhere before 4 means that PostgreSQL hands the file over again: 1 then finds what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from drkit.core.clock import Clock
+from drkit.core.errors import Conflict, Damage, DrkitError, Failed, Unreachable
+from drkit.core.log import Log
+from drkit.core.units import format_time
+from drkit.jobs.fanout import Answers, Patience, ask_all
+from drkit.jobs.wal_debts import Payment, pay_in_passing
+from drkit.jobs.wal_source import WalSource, open_source
+from drkit.repository.layout import ClusterLayout
+from drkit.repository.repository import Problem, Repository
+from drkit.repository.spool import Debt, Spool
+from drkit.repository.target import Target
+from drkit.repository.wal import Blob, Met, Outcome, Packed, kind_of, meet, pack, quarantine, seal, store
+from policies.acks import AckRule
+from storage_backends.errors import StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class PushSettings:
+    """cluster: the configured name · level: of zstd · pay: how much of earlier debts is paid in passing."""
+
+    cluster: str
+    data_dir: Path
+    rule: AckRule
+    level: int = 3
+    patience: Patience = Patience()
+    pay: Payment = Payment()
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """acknowledged: targets that have it · owed: target -> why it lacks it (in the spool) · paid: earlier debts."""
+
+    file: str
+    system_identifier: int
+    stored_bytes: int
+    acknowledged: tuple[str, ...]
+    owed: Mapping[str, str]
+    paid: int = 0
+
+
+def push(path: Path, repository: Repository, spool: Spool, settings: PushSettings, clock: Clock, log: Log) -> Pushed:
+    """Archive the file at `path` under its name. On return it is durable where the rule wants it.
+
+    Raises Conflict where a valid object of other content is met (the newcomer is then in quarantine), Unreachable
+    where too few targets took it, OutOfSpace where a debt could not be recorded, and what `open_source` raises.
+    """
+    with open_source(path, settings.data_dir, None, clock.sleep) as source:
+        spool.pin_system(settings.cluster, source.control.system_identifier)
+        packed = pack(repository.ring, source.name.text, source.file, source.control.wal_segment_size, settings.level)
+        if packed.facts.size_bytes != source.size_bytes:
+            raise Damage("the file changed while it was read", where=str(path))
+        job = _Push(repository, spool, settings, clock, log, source, packed)
+    pushed = job.run()
+    alive = [t for t in repository.targets if t.name in pushed.acknowledged]
+    paid = pay_in_passing(repository, alive, spool, settings.pay, clock, log)
+    return replace(pushed, paid=paid)
+
+
+_Call = Callable[[Target], Met | None]
+_Enough = Callable[[Collection[str]], bool]
+
+
+class _Push:
+    """One file on its way to the targets."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        spool: Spool,
+        settings: PushSettings,
+        clock: Clock,
+        log: Log,
+        source: WalSource,
+        packed: Packed,
+    ) -> None:
+        self.repository, self.spool, self.settings, self.clock, self.log = repository, spool, settings, clock, log
+        self.packed, self.file, self.identity = packed, packed.facts.file, packed.facts.identity
+        self.system = source.control.system_identifier
+        self.layout = ClusterLayout(self.system)
+        self.problems: dict[str, Problem] = {}
+
+    def run(self) -> Pushed:
+        rule, asked = self.settings.rule, self._asked()
+        looked = self._ask(asked, self._look, lambda names: rule.met(names))
+        self._refuse_conflict(asked, looked)
+        blob = self._blob(looked)
+        lacking = [t for t in asked if t.name in looked.good and looked.good[t.name] is None]
+        there = {name for name, met in looked.good.items() if met is not None and met.there}
+        stored = self._ask(lacking, lambda t: self._store(t, blob), lambda names: rule.met(there.union(names)))
+        self._refuse_conflict(asked, stored)
+        met = {name: m for found in (looked, stored) for name, m in found.good.items() if m is not None}
+        acknowledged = tuple(sorted(name for name, one in met.items() if one.there))
+        self._remember(asked, acknowledged)
+        if not rule.met(acknowledged):
+            raise self._too_few(acknowledged, met)
+        owed = self._owed(acknowledged, met)
+        if owed:
+            self._owe(owed, blob)
+        self.log.info("wal archived", file=self.file, targets=",".join(acknowledged), owed=",".join(sorted(owed)))
+        return Pushed(self.file, self.system, blob.size_bytes, acknowledged, owed)
+
+    def _asked(self) -> Sequence[Target]:
+        """Targets that failed just now are left out, unless the rule cannot be met without them."""
+        resting = self.spool.resting(self.clock.now())
+        awake = [t for t in self.repository.targets if t.name not in resting]
+        if not self.settings.rule.reachable({t.name for t in awake}):
+            return self.repository.targets
+        self.problems |= {
+            t.name: Unreachable("the target failed just now", where=t.where, why=resting[t.name])
+            for t in self.repository.targets
+            if t.name in resting
+        }
+        return awake
+
+    def _ask(
+        self,
+        targets: Sequence[Target],
+        call: _Call,
+        enough: _Enough,
+    ) -> Answers[Met | None]:
+        found = ask_all(targets, call, lambda names, _: enough(names), self.settings.patience, self.clock)
+        self.problems |= found.failed
+        return found
+
+    def _look(self, target: Target) -> Met | None:
+        return meet(self.repository.ring, target, self.layout, self.file, self.identity)
+
+    def _store(self, target: Target, blob: Blob) -> Met:
+        return store(self.repository.ring, target, self.layout, self.file, blob, self.identity)
+
+    def _blob(self, looked: Answers[Met | None]) -> Blob:
+        """The sealed bytes that one of the targets holds already, else our own."""
+        for target in self.repository.targets:
+            met = looked.good.get(target.name)
+            if met is not None and met.blob is not None:
+                return met.blob
+        return seal(self.repository.ring, self.packed, self.layout.archived(self.file), kind_of(self.file))
+
+    def _refuse_conflict(self, asked: Sequence[Target], found: Answers[Met | None]) -> None:
+        rivals = [(t, met) for t in asked if (met := found.good.get(t.name)) and met.outcome is Outcome.CONFLICT]
+        if not rivals:
+            return
+        kept, notes = [], []
+        for target, met in rivals:
+            try:
+                kept.append(f"{target.where}: {self._quarantine(target, met)}")
+            except (StorageError, DrkitError) as error:
+                notes.append(f"it could not be put into quarantine: {error}")
+        self.log.error("wal conflict", file=self.file, targets=",".join(t.name for t, _ in rivals))
+        conflict = Conflict(
+            f"another {self.file} is archived already; it stays",
+            where=", ".join(t.where for t, _ in rivals),
+            why=f"this one is in quarantine: {', '.join(kept)}" if kept else "this one was not stored",
+            cure=f"do two servers archive as one? fetch the archived one with `drkit wal get {self.file} /tmp/"
+            f"{self.file}` and compare it with this one; `drkit check` looks for more",
+        )
+        for note in notes:
+            conflict.add_note(note)
+        raise conflict
+
+    def _quarantine(self, target: Target, met: Met) -> str:
+        return quarantine(self.repository.ring, target, self.layout, self.packed, met.rival)
+
+    def _remember(self, asked: Sequence[Target], acknowledged: Collection[str]) -> None:
+        """Let the next segment not wait for a target that failed now; those that could not be opened as well."""
+        now = self.clock.now()
+        resting = self.spool.resting(now)
+        for target in asked:
+            if target.name in acknowledged:
+                self.spool.answered(target.name)
+        failed = {t.name: self.problems[t.name] for t in asked if t.name in self.problems}
+        failed |= {name: problem for name, problem in self.repository.absent.items() if name not in resting}
+        for name, problem in failed.items():
+            self.spool.failed(name, now, str(problem))
+
+    def _owed(self, acknowledged: Collection[str], met: Mapping[str, Met]) -> dict[str, str]:
+        """Who lacks it, and why; an expired object is not owed."""
+        owed = {}
+        for name in sorted(self.settings.rule.targets.difference(acknowledged)):
+            one = met.get(name)
+            if one is not None and one.outcome is Outcome.EXPIRED:
+                continue
+            problem = self.problems.get(name) or self.repository.absent.get(name)
+            owed[name] = f"damaged: {one.why}" if one is not None else str(problem or "it could not be opened")
+        return owed
+
+    def _owe(self, owed: Mapping[str, str], blob: Blob) -> None:
+        since = format_time(self.clock.now())
+        self.spool.owe(
+            Debt(self.system, self.file, self.identity.hex(), blob.digest.hex(), blob.size_bytes, since, owed), blob
+        )
+        for name, why in owed.items():
+            self.log.warn("wal owed", file=self.file, target=name, why=why)
+
+    def _too_few(self, acknowledged: Collection[str], met: Mapping[str, Met]) -> DrkitError:
+        causes = {name: problem for name, problem in {**self.repository.absent, **self.problems}.items()}
+        whys = [f"{name}: {problem}" for name, problem in sorted(causes.items())]
+        whys += [f"{name}: {one.outcome.value}, {one.why}" for name, one in sorted(met.items()) if not one.there]
+        kind = Unreachable if causes else Failed
+        return kind(
+            f"{self.file} is not archived: {len(acknowledged)} of {self.settings.rule.needed} targets have it",
+            where=", ".join(sorted(self.settings.rule.targets)),
+            why="; ".join(whys),
+            cure="PostgreSQL keeps the file and hands it over again; `drkit check` tries each target",
+        )

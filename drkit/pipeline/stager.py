@@ -1,0 +1,364 @@
+"""The stager: one worker's open frame, pack and map.
+
+It takes extents, stores only the chunks that the one before does not have, and hands finished packs, maps and
+fingerprints on. One stager belongs to one thread; stagers share nothing but the numbering.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from drkit.pipeline.digests import Fingerprints, extent_digest, fingerprints
+from drkit.pipeline.mapping import EXTENTS, FRAMES, PACKS, RUNS, ZEROS, Map, Table, encode, pack_row
+
+KIND_PACK, KIND_MAP, KIND_FINGERPRINTS = 3, 4, 5
+
+
+class PlacedFrame(Protocol):
+    @property
+    def offset(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def sealed_bytes(self) -> int: ...
+
+
+class ObjectHeader(Protocol):
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def wrap(self) -> bytes: ...
+
+
+class SealedObject(Protocol):
+    """A finished object: parts to be written in order; digest: its last 32 bytes."""
+
+    @property
+    def parts(self) -> Sequence[bytes]: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def digest(self) -> bytes: ...
+
+
+class ObjectWriter(Protocol):
+    """What the stager needs of an object being sealed."""
+
+    size_bytes: int
+
+    def frame(
+        self, payload: bytes | memoryview, raw_bytes: int, *, codec: int, type: int = 0, flags: int = 0
+    ) -> PlacedFrame: ...
+    def finish(self) -> SealedObject: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes in bytes (fields of the format, chosen in docs/decisions); extents are whole multiples of chunks."""
+
+    chunk: int = 8192
+    extent: int = 16 << 20
+    frame: int = 1 << 20
+    pack: int = 24 << 20
+    map_extents: int = 1024
+
+
+class Numbers:
+    """Counts objects of a run from 0, apart for packs and maps. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = {KIND_PACK: 0, KIND_MAP: 0}
+
+    def take(self, kind: int) -> int:
+        with self._lock:
+            number = self._next[kind]
+            self._next[kind] = number + 1
+            return number
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A finished object of the run: kind, number within the run, its sealed bytes, and for a map its tables."""
+
+    kind: int
+    number: int
+    sealed: SealedObject
+    map: Map | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """An extent as the parent has it: its map, its index there, the map's id, and its fingerprints where known."""
+
+    map: Map
+    map_id: bytes
+    index: int
+    marks: Fingerprints | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an extent went: map id (16 bytes) and index in it; new_bytes: raw bytes stored for it."""
+
+    map_id: bytes
+    index: int
+    digest: bytes
+    crc: int
+    length: int
+    new_bytes: int
+
+
+@dataclass(slots=True)
+class _OpenMap:
+    number: int
+    packs: list[Table] = field(default_factory=list)
+    pack_index: dict[bytes, int] = field(default_factory=dict)
+    frames: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    frame_index: dict[tuple[bytes, int], int] = field(default_factory=dict)
+    extents: list[tuple[bytes, int, int, int, int]] = field(default_factory=list)
+    runs: list[Table] = field(default_factory=list)
+    run_count: int = 0
+    marks: list[Fingerprints] = field(default_factory=list)
+
+
+class Stager:
+    """See the module. `emit` may block (bounded queues) and may raise (the run is cancelled).
+
+    run: 12 bytes of the backup's id. seal(kind, object id): begins an object. header: epoch and wrap of the run's key.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: bytes,
+        numbers: Numbers,
+        seal: Callable[[int, bytes], ObjectWriter],
+        header: ObjectHeader,
+        emit: Callable[[Product], None],
+        level: int,
+        fingerprint_key: bytes,
+        sizes: Sizes,
+    ) -> None:
+        self._run, self._numbers, self._seal, self._header, self._emit = run, numbers, seal, header, emit
+        self._sizes = sizes
+        self._key = fingerprint_key
+        self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
+        self._zero_mark = int(fingerprints(bytes(sizes.chunk), fingerprint_key, sizes.chunk)[0])
+        self._raw = bytearray()
+        self._open_frame = -1  # index in the open map of the frame that _raw becomes
+        self._pack: tuple[int, bytes, ObjectWriter] | None = None
+        self._map: _OpenMap | None = None
+
+    def place(self, data: bytes, before: Before | None) -> Placed:
+        """Store one extent (1 to `sizes.extent` bytes), or find that the parent has it already."""
+        digest, crc = extent_digest(data)
+        if before is not None:
+            old = before.map.extent(before.index)
+            if old.length == len(data) and old.digest == digest:
+                return Placed(before.map_id, before.index, digest, crc, len(data), 0)
+        marks = fingerprints(data, self._key, self._sizes.chunk)
+        opened = self._map
+        if opened is None:
+            opened = self._map = _OpenMap(self._numbers.take(KIND_MAP))
+        frames, offsets, new_bytes = self._lay(opened, data, marks, before)
+        first = opened.run_count
+        runs = _runs(frames, offsets, self._sizes.chunk)
+        opened.runs.append(runs)
+        opened.run_count += len(runs)
+        opened.extents.append((digest, crc, len(data), first, len(runs)))
+        opened.marks.append(marks)
+        placed = Placed(self._id(opened.number), len(opened.extents) - 1, digest, crc, len(data), new_bytes)
+        if len(opened.extents) >= self._sizes.map_extents:
+            self._close_map()
+        return placed
+
+    def finish(self) -> None:
+        """Close what is open and emit it. The stager may be used again afterwards."""
+        self._close_map()
+        self._close_pack()
+
+    def _id(self, number: int) -> bytes:
+        return self._run + number.to_bytes(4, "big")
+
+    def _lay(
+        self, opened: _OpenMap, data: bytes, marks: Fingerprints, before: Before | None
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], int]:
+        """For each chunk the frame (index in the open map) and the raw offset where it lies."""
+        chunk, count = self._sizes.chunk, len(marks)
+        frames = np.full(count, ZEROS, dtype=np.uint32)
+        offsets = np.zeros(count, dtype=np.uint32)
+        todo = marks != np.uint64(self._zero_mark)
+        if before is not None and before.marks is not None:
+            self._adopt(opened, before, marks, len(data), todo, frames, offsets)
+        new_bytes = 0
+        for start, stop in _spans(todo):
+            position = start
+            while position < stop:
+                room = max(1, (self._sizes.frame - len(self._raw)) // chunk)
+                take = min(room, stop - position)
+                piece = data[position * chunk : (position + take) * chunk]
+                if self._open_frame < 0:
+                    self._open_frame = len(opened.frames)
+                    opened.frames.append((0, 0, 0, 0, 0))
+                frames[position : position + take] = self._open_frame
+                offsets[position : position + take] = len(self._raw) + np.arange(take, dtype=np.uint32) * chunk
+                self._raw += piece
+                new_bytes += len(piece)
+                position += take
+                if len(self._raw) + chunk > self._sizes.frame:
+                    self._close_frame(opened)
+        return frames, offsets, new_bytes
+
+    def _adopt(
+        self,
+        opened: _OpenMap,
+        before: Before,
+        marks: Fingerprints,
+        length: int,
+        todo: npt.NDArray[np.bool_],
+        frames: npt.NDArray[np.uint32],
+        offsets: npt.NDArray[np.uint32],
+    ) -> None:
+        """Point unchanged chunks at the parent's frames; clears their `todo`."""
+        assert before.marks is not None
+        old = before.map.extent(before.index)
+        common = min(length, old.length) // self._sizes.chunk  # a short last chunk is stored again
+        if length == old.length:
+            common = len(marks)
+        common = min(common, len(before.marks), len(marks))
+        same = np.zeros(len(marks), dtype=np.bool_)
+        same[:common] = (marks[:common] == before.marks[:common]) & todo[:common]
+        if not same.any():
+            return
+        old_frames, old_offsets = expand(old.runs, self._sizes.chunk)
+        same[:common] &= old_frames[:common] != ZEROS
+        chosen = np.flatnonzero(same)
+        indices, inverse = np.unique(old_frames[chosen], return_inverse=True)
+        table = np.array([self._foreign_frame(opened, before.map, i) for i in indices.tolist()], dtype=np.uint32)
+        frames[chosen] = table[inverse]
+        offsets[chosen] = old_offsets[chosen]
+        todo &= ~same
+
+    def _foreign_frame(self, opened: _OpenMap, source: Map, index: int) -> int:
+        row = source.frames[index]
+        pack = source.packs[int(row["pack"])]
+        pack_id = pack["id"].tobytes()
+        key = (pack_id, int(row["number"]))
+        found = opened.frame_index.get(key)
+        if found is None:
+            found = opened.frame_index[key] = len(opened.frames)
+            pack_at = self._pack_index(opened, pack_id, int(pack["epoch"]), pack["wrap"].tobytes())
+            opened.frames.append((int(row["offset"]), pack_at, int(row["number"]), int(row["sealed"]), int(row["raw"])))
+        return found
+
+    @staticmethod
+    def _pack_index(opened: _OpenMap, pack_id: bytes, epoch: int, wrap: bytes) -> int:
+        at = opened.pack_index.get(pack_id)
+        if at is None:
+            at = opened.pack_index[pack_id] = len(opened.packs)
+            opened.packs.append(pack_row(pack_id, epoch, wrap))
+        return at
+
+    def _close_frame(self, opened: _OpenMap) -> None:
+        if self._open_frame < 0:
+            return
+        raw = bytes(self._raw)
+        self._raw.clear()
+        if self._pack is None:
+            number = self._numbers.take(KIND_PACK)
+            self._pack = (number, self._id(number), self._seal(KIND_PACK, self._id(number)))
+        _, pack_id, writer = self._pack
+        payload, codec = self._compress(raw)
+        placed = writer.frame(payload, len(raw), codec=codec)
+        at = self._pack_index(opened, pack_id, self._header.epoch, self._header.wrap)
+        opened.frames[self._open_frame] = (placed.offset, at, placed.number, placed.sealed_bytes, len(raw))
+        self._open_frame = -1
+        if writer.size_bytes >= self._sizes.pack:
+            self._close_pack()
+
+    def _compress(self, raw: bytes) -> tuple[bytes, int]:
+        packed = self._compressor.compress(raw)
+        return (packed, 1) if len(packed) < len(raw) else (raw, 0)
+
+    def _close_pack(self) -> None:
+        if self._pack is None:
+            return
+        number, _, writer = self._pack
+        self._pack = None
+        self._emit(Product(KIND_PACK, number, writer.finish()))
+
+    def _close_map(self) -> None:
+        opened = self._map
+        if opened is None:
+            return
+        self._close_frame(opened)
+        self._map = None
+        made = Map(
+            np.concatenate(opened.packs) if opened.packs else np.empty(0, dtype=PACKS),
+            np.array(opened.frames, dtype=FRAMES),
+            np.array([(np.void(d), c, n, r, k) for d, c, n, r, k in opened.extents], dtype=EXTENTS),
+            np.concatenate(opened.runs) if opened.runs else np.empty(0, dtype=RUNS),
+        )
+        heads = np.array([len(m) for m in opened.marks], dtype="<u4").tobytes()
+        marks = len(opened.marks).to_bytes(4, "little") + bytes(4) + heads + b"".join(m.tobytes() for m in opened.marks)
+        self._emit_table(KIND_FINGERPRINTS, opened.number, marks, None)
+        self._emit_table(KIND_MAP, opened.number, encode(made), made)
+
+    def _emit_table(self, kind: int, number: int, content: bytes, made: Map | None) -> None:
+        writer = self._seal(kind, self._id(number))
+        step = 4 << 20
+        for start in range(0, len(content), step):
+            piece = content[start : start + step]
+            payload, codec = self._compress(piece)
+            writer.frame(payload, len(piece), codec=codec)
+        self._emit(Product(kind, number, writer.finish(), made))
+
+
+def decode_marks(content: bytes) -> list[Fingerprints]:
+    """The fingerprints of each extent of a map, from the joined frames of its fingerprints object."""
+    extents = int.from_bytes(content[:4], "little")
+    counts = np.frombuffer(content, dtype="<u4", count=extents, offset=8).astype(np.int64)
+    ends = np.cumsum(counts)
+    values = np.frombuffer(content, dtype="<u8", offset=8 + 4 * extents, count=int(ends[-1]) if extents else 0)
+    return [values[end - n : end] for n, end in zip(counts.tolist(), ends.tolist(), strict=True)]
+
+
+def expand(runs: Table, chunk_bytes: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Frame and raw offset of every chunk of an extent, from its runs."""
+    counts = runs["chunks"].astype(np.int64)
+    frames = np.repeat(runs["frame"], counts)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    steps = (np.arange(len(frames), dtype=np.int64) - starts) * chunk_bytes
+    return frames, (np.repeat(runs["offset"], counts) + steps).astype(np.uint32)
+
+
+def _spans(wanted: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Half-open spans of consecutive True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], wanted.view(np.int8), [0]))))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _runs(frames: npt.NDArray[np.uint32], offsets: npt.NDArray[np.uint32], chunk_bytes: int) -> Table:
+    """Join neighbouring chunks that lie one after another in one frame (or are both zeros)."""
+    count = len(frames)
+    cut = np.ones(count, dtype=np.bool_)
+    if count > 1:
+        follows = (frames[1:] == frames[:-1]) & (
+            (frames[1:] == ZEROS) | (offsets[1:].astype(np.int64) - offsets[:-1] == chunk_bytes)
+        )
+        cut[1:] = ~follows
+    starts = np.flatnonzero(cut)
+    table = np.zeros(len(starts), dtype=RUNS)
+    table["chunk"] = starts
+    table["chunks"] = np.diff(np.append(starts, count))
+    table["frame"] = frames[starts]
+    table["offset"] = np.where(frames[starts] == ZEROS, 0, offsets[starts])
+    return table

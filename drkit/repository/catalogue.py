@@ -1,0 +1,224 @@
+"""The catalogue: manifests of one cluster read back from every target, each with its state there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from drkit.core.errors import Damage, DrkitError, Missing
+from drkit.crypto.container import FRAME_BYTES, Opener, check_digest, parse_header, parse_open_section
+from drkit.crypto.keys import Ring
+from drkit.repository.inventory import Inventory
+from drkit.repository.layout import CLUSTERS, ClusterLayout, Kind, RunId
+from drkit.repository.manifest import (
+    FRAME_HEAD,
+    Head,
+    Manifest,
+    Reference,
+    Summary,
+    open_manifest,
+    parse_head,
+    unpack_references,
+)
+from drkit.repository.repository import Repository
+from drkit.repository.target import Target
+from storage_backends.errors import NotFound, StorageError
+
+_FIRST_READ = 64 << 10
+
+
+class State(StrEnum):
+    """A backup on one target (docs/format.md, end of section 6)."""
+
+    GOOD = "good"
+    PENDING = "pending"
+    WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
+    BROKEN = "broken"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """State on one target, and why it is not good."""
+
+    state: State
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup as its manifest's beginning tells (authenticated), with its standing on every configured target."""
+
+    summary: Summary
+    head: Head
+    references: Sequence[Reference]
+    standings: Mapping[str, Standing]
+
+    @property
+    def good_on(self) -> list[str]:
+        return [name for name, s in self.standings.items() if s.state is State.GOOD]
+
+    @property
+    def status(self) -> str:
+        """`good` where at least one target has it, else the best of the states."""
+        states = {s.state for s in self.standings.values()}
+        order = (State.GOOD, State.UNKNOWN, State.PENDING, State.BROKEN, State.WITHDRAWN, State.EXPIRED)
+        return next((s.value for s in order if s in states), State.UNKNOWN.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """backups: by start LSN within timeline order of their stop; inventories: by target; unreadable: target -> why."""
+
+    layout: ClusterLayout
+    backups: Sequence[Backup]
+    inventories: Mapping[str, Inventory]
+    unreadable: Mapping[str, str]
+
+    def backup(self, ident: str) -> Backup:
+        """By id or a unique beginning or end of it; raises Missing naming what there is."""
+        found = [b for b in self.backups if b.summary.backup == ident]
+        if not found and ident:
+            names = ((b, b.summary.backup) for b in self.backups)
+            found = [b for b, name in names if name.startswith(ident) or name.endswith(ident)]
+        if len(found) == 1:
+            return found[0]
+        what = f"no backup {ident!r}" if not found else f"{len(found)} backups match {ident!r}"
+        raise Missing(what, cure="`drkit list` shows the backups")
+
+
+def systems(repository: Repository) -> frozenset[int]:
+    """System identifiers that any target holds; raises only where no target can be listed."""
+    found: set[int] = set()
+    failures: list[StorageError] = []
+    for target in repository.targets:
+        try:
+            found |= set(_systems_of(target))
+        except StorageError as error:
+            failures.append(error)
+    if failures and len(failures) == len(repository.targets):
+        raise failures[0]
+    return frozenset(found)
+
+
+def _systems_of(target: Target) -> Iterator[int]:
+    """Skip from one system identifier to the next: a listing of each is one request."""
+    after = ""
+    while True:
+        info = next(iter(target.backend.list(CLUSTERS, after)), None)
+        if info is None:
+            return
+        ident = info.key.split("/")[1]
+        if ident.isdigit():
+            yield int(ident)
+        after = f"{CLUSTERS}{ident}0"  # '0' follows '/': past everything below this identifier
+
+
+def read_catalogue(repository: Repository, system_identifier: int) -> Catalogue:
+    """Read all manifests; a target that fails is in `unreadable`, and its standings are UNKNOWN.
+
+    Cost: for each target the listings of manifests, tombstones, withdrawals, packs and maps; for each backup one or
+    two reads, from the first target that has it.
+    """
+    layout = ClusterLayout(system_identifier)
+    inventories: dict[str, Inventory] = {}
+    unreadable = {name: str(error) for name, error in repository.absent.items()}
+    for target in repository.targets:
+        inventory = Inventory(target, layout)
+        try:
+            _ = inventory.manifests, inventory.withdrawn, inventory.tombstones, inventory.data
+            inventories[target.name] = inventory
+        except StorageError as error:
+            unreadable[target.name] = str(error)
+    names = sorted({run for inv in inventories.values() for run in inv.manifests})
+    backups = [b for name in names if (b := _read(repository.ring, layout, name, inventories, unreadable)) is not None]
+    backups.sort(key=lambda b: (b.summary.stopped, b.summary.backup))
+    return Catalogue(layout, tuple(backups), inventories, unreadable)
+
+
+def _read(
+    ring: Ring, layout: ClusterLayout, name: str, inventories: Mapping[str, Inventory], unreadable: Mapping[str, str]
+) -> Backup | None:
+    standings = {target: Standing(State.UNKNOWN, why) for target, why in unreadable.items()}
+    opening: tuple[Summary, Head, list[Reference]] | None = None
+    try:
+        run = RunId.parse(name)
+    except DrkitError:
+        return None
+    for target_name, inventory in inventories.items():
+        if name not in inventory.manifests:
+            continue
+        try:
+            found = read_opening(ring, inventory.target, layout, run)
+        except (DrkitError, StorageError) as error:
+            state = State.BROKEN if isinstance(error, Damage | NotFound) else State.UNKNOWN
+            standings[target_name] = Standing(state, str(error))
+            continue
+        opening = opening or found
+    if opening is None:
+        return None
+    for target_name, inventory in inventories.items():
+        if target_name not in standings:
+            standings[target_name] = judge(inventory, opening[0], opening[2])
+    return Backup(*opening, standings)
+
+
+def judge(inventory: Inventory, summary: Summary, references: Sequence[Reference]) -> Standing:
+    """State of a backup on a target whose manifest, if there, opens."""
+    run = summary.run
+    entombed = inventory.entombed(references, run)
+    if entombed:
+        return Standing(State.EXPIRED, f"tombstone of {entombed[0]}")
+    if summary.backup in inventory.withdrawn:
+        return Standing(State.WITHDRAWN, "it met a tombstone when it was committed")
+    try:
+        lacking = inventory.lacking(references, summary)
+    except StorageError as error:
+        return Standing(State.UNKNOWN, str(error))
+    why = f"{len(lacking)} objects missing, the first {lacking[0]}" if lacking else ""
+    if summary.backup not in inventory.manifests:
+        return Standing(State.PENDING, why or "the manifest is missing; `drkit replicate` completes it")
+    return Standing(State.BROKEN, why) if lacking else Standing(State.GOOD)
+
+
+def read_opening(
+    ring: Ring, target: Target, layout: ClusterLayout, run: RunId
+) -> tuple[Summary, Head, list[Reference]]:
+    """Summary, head and references of a manifest, authenticated, without reading its entries."""
+    key = layout.manifest(run)
+    data = target.read(key, 0, _FIRST_READ)
+    header = parse_header(data, key)
+    if len(data) < header.open_bytes:
+        data += target.read(key, len(data), header.open_bytes + _FIRST_READ - len(data))
+    header, value, references = parse_open_section(data, key)
+    if header.kind != Kind.MANIFEST or value.get("name") != key or header.object_id != run.binary + bytes(4):
+        raise Damage("the manifest belongs under another name", where=target.where, why=str(value.get("name")))
+    view = memoryview(data)
+    opener = Opener(ring, header, view[: header.open_bytes], target.where)
+    frames, number, position = [], 0, header.open_bytes
+    while True:
+        if len(data) - position < FRAME_BYTES or len(data) - position < FRAME_BYTES + int.from_bytes(
+            data[position : position + 4], "little"
+        ):
+            more = target.read(key, len(data), 1 << 20)
+            if not more:
+                raise Damage("the manifest is truncated", where=target.where, why=key)
+            data += more
+            view = memoryview(data)
+            continue
+        raw, type_, _, used = opener.frame(view[position:], number)
+        if type_ != FRAME_HEAD:
+            break
+        frames.append(raw)
+        number, position = number + 1, position + used
+    head = parse_head(b"".join(frames), target.where)
+    return Summary.of(value, key), head, unpack_references(references, key)
+
+
+def load_manifest(ring: Ring, target: Target, layout: ClusterLayout, run: RunId) -> Manifest:
+    """The whole manifest from one target; raises Damage, KeyMissing or a StorageError."""
+    data = target.read(layout.manifest(run))
+    check_digest(data, f"{target.where}: {layout.manifest(run)}")
+    return open_manifest(ring, data, layout, run)

@@ -1,0 +1,226 @@
+"""Reads extents back: maps, frames by coalesced ranges, each once, from the first target that has them sound."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import blake3
+
+from drkit.core.errors import Damage
+from drkit.crypto.container import FRAME_BYTES, Header, Opener
+from drkit.crypto.keys import Ring
+from drkit.pipeline.mapping import ZEROS, Extent, Map
+from drkit.repository.layout import ClusterLayout, Kind
+from drkit.repository.maps import load_map
+from drkit.repository.shared import Shared
+from drkit.repository.sources import Sources
+from drkit.repository.target import Target
+from storage_backends.api import Key
+
+FRAME_CACHE_BYTES = 256 << 20  # one open frame for each of 200 backups that a scattered extent may draw on
+MAP_CACHE_BYTES = 128 << 20
+RANGE_BYTES = 8 << 20
+_MAX_GAP_BYTES = 128 << 10
+
+FrameKey = tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """An extent's bytes, verified. holes: half-open byte spans that hold only zeros, sorted."""
+
+    data: bytearray
+    extent: Extent
+    holes: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """A frame and what is copied out of it: (buffer, position there, position in the frame, bytes)."""
+
+    pack: bytes
+    epoch: int
+    wrap: bytes
+    offset: int
+    number: int
+    sealed: int
+    raw: int
+    copies: list[tuple[bytearray, int, int, int]] = field(default_factory=list)
+
+    @property
+    def key(self) -> FrameKey:
+        return self.pack, self.number
+
+    @property
+    def end(self) -> int:
+        return self.offset + FRAME_BYTES + self.sealed
+
+
+class ContentReader:
+    """Extents of one cluster's backups. Thread-safe.
+
+    Memory: the caches, and for each thread in `read` the extents asked for and one range of at most 8 MiB
+    with its frames. Every frame is opened (authenticated) and every extent's BLAKE3 and length checked.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        layout: ClusterLayout,
+        sources: Sources,
+        *,
+        chunk_bytes: int,
+        frame_cache_bytes: int = FRAME_CACHE_BYTES,
+        map_cache_bytes: int = MAP_CACHE_BYTES,
+    ) -> None:
+        self._ring, self._layout, self._sources = ring, layout, sources
+        self._chunk_bytes = chunk_bytes
+        self._frames: Shared[FrameKey, bytes] = Shared(frame_cache_bytes, len)
+        self._maps: Shared[bytes, Map] = Shared(map_cache_bytes, _map_bytes)
+
+    def map(self, map_id: bytes) -> Map:
+        """A map by its id. Raises as `Sources.attempt`."""
+        key = self._layout.data(Kind.MAP, map_id)
+
+        def load(target: Target) -> Map:
+            found = load_map(self._ring, target, self._layout, map_id)
+            self._sources.count(target, _map_bytes(found))
+            return found
+
+        return self._maps.get(map_id, lambda: self._sources.attempt(key, load))
+
+    def extent(self, map_id: bytes, index: int) -> Extent:
+        """What a map says of an extent; raises Damage where it has no such extent."""
+        found = self.map(map_id)
+        if index >= len(found.extents):
+            raise Damage("a map lacks an extent", where=self._layout.data(Kind.MAP, map_id), why=f"extent {index}")
+        return found.extent(index)
+
+    def read(self, wanted: Sequence[tuple[bytes, int]]) -> list[Content]:
+        """The extents (map id, index), in the order asked for; the caller bounds their sum.
+
+        Raises Damage where an extent is not what the backup read; else as `Sources.attempt`.
+        """
+        contents: list[Content] = []
+        needs: dict[FrameKey, _Need] = {}
+        for map_id, index in wanted:
+            extent = self.extent(map_id, index)
+            data = bytearray(extent.length)
+            contents.append(Content(data, extent, self._lay(self.map(map_id), extent, data, needs)))
+        for group in _groups(needs.values()):
+            self._fill(group)
+        for (map_id, index), content in zip(wanted, contents, strict=True):
+            if blake3.blake3(content.data).digest() != content.extent.digest:
+                where = f"{self._layout.data(Kind.MAP, map_id)}, extent {index}"
+                raise Damage("an extent is not what the backup read", where=where, why="its BLAKE3 differs")
+        return contents
+
+    def _lay(
+        self, source: Map, extent: Extent, data: bytearray, needs: dict[FrameKey, _Need]
+    ) -> list[tuple[int, int]]:
+        """Note for each run where its bytes come from; returns the zero spans."""
+        holes: list[tuple[int, int]] = []
+        chunk = self._chunk_bytes
+        for run in extent.runs:
+            start = int(run["chunk"]) * chunk
+            stop = min(start + int(run["chunks"]) * chunk, extent.length)
+            index = int(run["frame"])
+            if index == ZEROS:
+                holes.append((start, stop))
+                continue
+            frame = source.frames[index]
+            pack = source.packs[int(frame["pack"])]
+            key = (pack["id"].tobytes(), int(frame["number"]))
+            need = needs.get(key)
+            if need is None:
+                need = needs[key] = _Need(
+                    key[0], int(pack["epoch"]), pack["wrap"].tobytes(),
+                    int(frame["offset"]), key[1], int(frame["sealed"]), int(frame["raw"]),
+                )  # fmt: skip
+            need.copies.append((data, start, int(run["offset"]), stop - start))
+        return holes
+
+    def _fill(self, group: Sequence[_Need]) -> None:
+        """Fetch the frames of one pack that nobody has or fetches, then take the others' results."""
+        slots = []
+        mine: list[_Need] = []
+        for need in group:
+            slot, claimed = self._frames.claim(need.key)
+            slots.append(slot)
+            if claimed:
+                mine.append(need)
+        left = {need.key: need for need in mine}
+        try:
+            if mine:
+                key = self._layout.data(Kind.PACK, group[0].pack)
+                self._sources.attempt(key, lambda target: self._fetch(target, key, left))
+        except BaseException as error:
+            for frame in left:
+                self._frames.fail(frame, error)
+            raise
+        for need, slot in zip(group, slots, strict=True):
+            raw = memoryview(slot.result())
+            for data, position, offset, length in need.copies:
+                piece = raw[offset : offset + length]
+                if len(piece) != length:
+                    raise Damage("a map refers past a frame", where=self._layout.data(Kind.PACK, need.pack))
+                data[position : position + length] = piece
+
+    def _fetch(self, target: Target, key: Key, left: dict[FrameKey, _Need]) -> None:
+        """Read and open the frames in `left` from one target; those that opened leave it even where others fail."""
+        gap = min(target.backend.traits.range_read_min_bytes, _MAX_GAP_BYTES)
+        damage: Damage | None = None
+        for part in _ranges(list(left.values()), gap):
+            first = part[0]
+            header = Header(Kind.PACK, self._ring.repository, first.pack, first.epoch, 0, 0, first.wrap)
+            opener = Opener(self._ring, header, header.pack(), f"{target.where}: {key}")
+            data = memoryview(self._sources.read(target, key, first.offset, part[-1].end - first.offset))
+            for need in part:
+                try:
+                    raw, _, _, _ = opener.frame(data[need.offset - first.offset : need.end - first.offset], need.number)
+                    if len(raw) != need.raw:
+                        raise Damage("a frame has another size than its map says", where=f"{target.where}: {key}")
+                except Damage as error:
+                    damage = damage or error
+                    continue
+                self._frames.fill(need.key, raw)
+                del left[need.key]
+        if damage is not None:
+            raise damage
+
+
+def _map_bytes(found: Map) -> int:
+    return int(found.packs.nbytes + found.frames.nbytes + found.extents.nbytes + found.runs.nbytes)
+
+
+def _groups(needs: Iterable[_Need]) -> Iterator[list[_Need]]:
+    """Frames of one pack in the order of their offsets, at most RANGE_BYTES of frames together."""
+    packs: dict[bytes, list[_Need]] = defaultdict(list)
+    for need in needs:
+        packs[need.pack].append(need)
+    for members in packs.values():
+        members.sort(key=lambda need: need.offset)
+        group: list[_Need] = []
+        size = 0
+        for need in members:
+            weight = max(need.sealed, need.raw)
+            if group and size + weight > RANGE_BYTES:
+                yield group
+                group, size = [], 0
+            group.append(need)
+            size += weight
+        yield group
+
+
+def _ranges(needs: Sequence[_Need], gap_bytes: int) -> Iterator[list[_Need]]:
+    """Runs of frames that are read in one request: what lies between them costs less than another request."""
+    part: list[_Need] = []
+    for need in needs:
+        if part and (need.offset - part[-1].end > gap_bytes or need.end - part[0].offset > 2 * RANGE_BYTES):
+            yield part
+            part = []
+        part.append(need)
+    if part:
+        yield part

@@ -1,0 +1,85 @@
+"""What is there on one target, by listing: the facts that closures are judged from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from drkit.repository.layout import KEYS, ClusterLayout, Kind, RunId
+from drkit.repository.leases import tombstones
+from drkit.repository.manifest import Reference, Summary
+from drkit.repository.target import Target
+
+
+class Inventory:
+    """Listings of one target for one cluster, each made at most once, when first asked for. Not thread-safe.
+
+    Every listing raises StorageError where the target cannot be asked: nothing is ever 'missing' by silence.
+    """
+
+    def __init__(self, target: Target, layout: ClusterLayout) -> None:
+        self.target, self.layout = target, layout
+        self._logs: dict[str, dict[str, int]] = {}
+
+    def _sizes(self, prefix: str) -> dict[str, int]:
+        return {info.key: info.size_bytes for info in self.target.backend.list(prefix)}
+
+    @cached_property
+    def data(self) -> dict[str, int]:
+        """Sizes of packs and maps by key."""
+        return self._sizes(self.layout.folder("packs")) | self._sizes(self.layout.folder("maps"))
+
+    @cached_property
+    def manifests(self) -> dict[str, int]:
+        """Sizes of manifests by backup id."""
+        prefix = self.layout.folder("manifests")
+        return {key.removeprefix(prefix): size for key, size in self._sizes(prefix).items()}
+
+    @cached_property
+    def withdrawn(self) -> frozenset[str]:
+        prefix = self.layout.folder("withdrawals")
+        return frozenset(info.key.removeprefix(prefix) for info in self.target.backend.list(prefix))
+
+    @cached_property
+    def tombstones(self) -> frozenset[str]:
+        """Keys of objects with a tombstone; see `leases.tombstones`."""
+        return tombstones(self.target, self.layout)
+
+    @cached_property
+    def histories(self) -> dict[str, int]:
+        return self._sizes(self.layout.folder("history"))
+
+    @cached_property
+    def epochs(self) -> frozenset[int]:
+        """Key epochs that have a slot here."""
+        return frozenset(int(info.key.split("/")[1], 16) for info in self.target.backend.list(KEYS))
+
+    def log(self, timeline: int, log: int) -> dict[str, int]:
+        """Stored sizes of the WAL objects of one log by key."""
+        prefix = self.layout.wal_folder(timeline, log)
+        if prefix not in self._logs:
+            self._logs[prefix] = self._sizes(prefix)
+        return self._logs[prefix]
+
+    def lacking(self, references: Iterable[Reference], summary: Summary) -> list[str]:
+        """Keys of a closure that are missing here, or there with another size; empty: the closure is whole."""
+        lacking = [key for key in (self._missing(r) for r in references) if key is not None]
+        newest = max(self.epochs, default=0)
+        lacking += [f"keys/{epoch:08x}/" for epoch in summary.epochs if epoch > newest]
+        return lacking
+
+    def _missing(self, reference: Reference) -> str | None:
+        key = reference.key(self.layout)
+        if reference.kind in (Kind.PACK, Kind.MAP):
+            return None if self.data.get(key) == reference.size else key
+        if reference.kind == Kind.HISTORY:
+            return None if key in self.histories else key
+        name = reference.name.decode("ascii")
+        return None if key in self.log(int(name[:8], 16), int(name[8:16], 16)) else key
+
+    def entombed(self, references: Iterable[Reference], run: RunId) -> list[str]:
+        """Keys of a backup (its manifest and closure) that have a tombstone here."""
+        if not self.tombstones:
+            return []
+        keys = [str(self.layout.manifest(run)), *(r.key(self.layout) for r in references)]
+        return [key for key in keys if key in self.tombstones]

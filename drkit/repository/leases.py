@@ -1,0 +1,121 @@
+"""Leases, tombstones and withdrawals on one target (docs/format.md, section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drkit.core.clock import Clock
+from drkit.core.errors import Conflict
+from drkit.crypto.container import DataKey, Json, seal_json
+from drkit.crypto.keys import Entropy
+from drkit.repository.layout import ClusterLayout, Kind, RunId
+from drkit.repository.target import Target
+from storage_backends.errors import AlreadyExists, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """job: backup, repair or replicate; via: backups or runs through which objects may be adopted."""
+
+    job: str
+    run: RunId | None
+    via: Sequence[RunId]
+    host: str
+    lasts_s: int
+
+
+class Lease:
+    """One job's lease on one target. Not thread-safe.
+
+    Liveness is judged by the host's *monotonic* clock since the moment before the newest epoch was written:
+    the store stamps it later, so the host always gives up no later than an expirer may.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        layout: ClusterLayout,
+        terms: LeaseTerms,
+        data_key: DataKey,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self._target, self._layout, self._terms = target, layout, terms
+        self._data_key, self._clock, self._entropy = data_key, clock, entropy
+        self._id = entropy(8).hex()
+        self._epoch = 0
+        self._since = 0.0
+        self._write(1)
+
+    @property
+    def live(self) -> bool:
+        return self._clock.monotonic() - self._since < self._terms.lasts_s
+
+    def renew_if_due(self) -> None:
+        """Renew when a third of the term has passed; raises what kept it from being renewed."""
+        if self._clock.monotonic() - self._since > self._terms.lasts_s / 3:
+            self.renew()
+
+    def renew(self) -> None:
+        """Create the next epoch, then delete the one before. Raises Conflict when someone holds a higher one."""
+        before = self._epoch
+        self._write(before + 1)
+        self._target.backend.delete(self._layout.lease(self._id, before))
+
+    def release(self) -> None:
+        """Delete the lease; idempotent."""
+        self._target.backend.delete(self._layout.lease(self._id, self._epoch))
+
+    def _write(self, epoch: int) -> None:
+        key = self._layout.lease(self._id, epoch)
+        value: Json = {
+            "name": key,
+            "lease": self._id,
+            "epoch": epoch,
+            "job": self._terms.job,
+            "run": str(self._terms.run) if self._terms.run else None,
+            "via": [str(run) for run in self._terms.via],
+            "host": self._terms.host,
+            "started_at": self._clock.now().isoformat(timespec="microseconds"),
+            "lasts_s": self._terms.lasts_s,
+        }
+        since = self._clock.monotonic()
+        try:
+            self._target.put(key, seal_json(self._data_key, Kind.LEASE, self._entropy(16), value))
+        except AlreadyExists:
+            raise Conflict("another holder renewed this lease", where=self._target.where, why=key) from None
+        self._since, self._epoch = since, epoch
+
+
+def tombstones(target: Target, layout: ClusterLayout) -> frozenset[str]:
+    """Keys of all objects that have a tombstone on this target; a backup's stands for its manifest and its run.
+
+    A name alone counts: honouring a forged tombstone costs storage, ignoring a true one costs data.
+    """
+    return frozenset(layout.entombed(info.key) for info in target.backend.list(layout.folder("tombstones")))
+
+
+def withdraw(
+    target: Target, layout: ClusterLayout, run: RunId, reason: str, data_key: DataKey, clock: Clock, entropy: Entropy
+) -> None:
+    """Mark a backup on this target as never good. Durable on return; idempotent."""
+    key = layout.withdrawal(run)
+    value: Json = {
+        "name": key,
+        "backup": str(run),
+        "reason": reason,
+        "created_at": clock.now().isoformat(timespec="microseconds"),
+    }
+    try:
+        target.put(key, seal_json(data_key, Kind.WITHDRAWAL, entropy(16), value))
+    except AlreadyExists:
+        return
+
+
+def is_withdrawn(target: Target, layout: ClusterLayout, run: RunId) -> bool:
+    try:
+        target.backend.stat(layout.withdrawal(run))
+    except NotFound:
+        return False
+    return True

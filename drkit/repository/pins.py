@@ -1,0 +1,58 @@
+"""What this host remembers of its repository: identities of targets, and the highest key epoch it has seen.
+
+A small local file, replaced atomically and fsynced. Losing it costs only the memory: the next open pins anew.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from drkit.core.errors import ConfigError
+from storage_backends.durable import make_dirs, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Identity of one target, hex."""
+
+    repository: str
+    target: str
+
+
+class Pins:
+    """Pins of the targets by name, in the file `pins.json` of the state folder. Not thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "pins.json"
+        self.targets: dict[str, Pin] = {}
+        self.epoch = 0
+        try:
+            text = self._path.read_text()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigError(
+                "the state folder cannot be read",
+                where=str(self._path),
+                why=str(error),
+                cure="is [daemon] spool the right folder, and does this user own it?",
+            ) from error
+        try:
+            value = json.loads(text)
+            self.targets = {name: Pin(**pin) for name, pin in value["targets"].items()}
+            self.epoch = int(value["epoch"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                "the file of pinned identities is damaged",
+                where=str(self._path),
+                why=str(error),
+                cure="move it away; the next command pins the targets anew, so check their URLs first",
+            ) from error
+
+    def save(self) -> None:
+        """Durable on return."""
+        make_dirs(self._path.parent)
+        value = {"targets": {name: asdict(pin) for name, pin in sorted(self.targets.items())}, "epoch": self.epoch}
+        replace(self._path, json.dumps(value, indent=1).encode())

@@ -1,0 +1,131 @@
+"""The repository: targets that opened, keys, and what could not be reached. Opening creates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from drkit.core.errors import Conflict, DrkitError, KeyMissing, Unreachable
+from drkit.crypto.container import DataKey
+from drkit.crypto.keys import Entropy, Ring
+from drkit.crypto.slots import Secret
+from drkit.repository.identity import Descriptor, read_descriptor, unlock_target
+from drkit.repository.pins import Pin, Pins
+from drkit.repository.target import Target
+from storage_backends.errors import NotFound, NotThisTarget, StorageError
+
+Problem = DrkitError | StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """targets: those that opened, in configured order; absent: why each other one did not."""
+
+    ring: Ring
+    targets: Sequence[Target]
+    absent: Mapping[str, Problem]
+    data_key: DataKey = field(repr=False)
+
+    def target(self, name: str) -> Target:
+        for target in self.targets:
+            if target.name == name:
+                return target
+        problem = self.absent.get(name)
+        if problem is not None:
+            raise problem
+        raise Conflict(f"there is no target {name!r}", cure="the configuration names them: `drkit policy explain`")
+
+
+def open_repository(
+    targets: Sequence[Target], failed: Mapping[str, Problem], secret: Secret, pins: Pins, *, entropy: Entropy
+) -> Repository:
+    """Open on all targets that answer; `failed` are those whose backend could not even be made.
+
+    Raises what kept the last one from opening when none did; KeyMissing and Conflict at once: they concern all.
+    Pins what is new (durable). A target that answers as another one is not used, and is in `absent`.
+    """
+    absent: dict[str, Problem] = dict(failed)
+    descriptors: dict[str, Descriptor] = {}
+    for target in targets:
+        try:
+            descriptors[target.name] = _identify(target, pins)
+        except (StorageError, DrkitError) as error:
+            absent[target.name] = error
+    opened = [t for t in targets if t.name in descriptors]
+    if not opened:
+        raise _none(absent)
+    if len({d.repository for d in descriptors.values()}) > 1:
+        raise Conflict(
+            "the targets belong to different repositories",
+            where=", ".join(f"{n}: {d.repository.hex()[:8]}" for n, d in descriptors.items()),
+            cure="`drkit init` joins an empty target; one of another repository needs a URL of its own",
+        )
+    ring = _unlock(secret, opened, descriptors, absent)
+    opened = [t for t in opened if t.name not in absent]
+    _remember(pins, ring, {t.name: descriptors[t.name] for t in opened})
+    return Repository(ring, tuple(opened), absent, DataKey(ring, entropy))
+
+
+def _identify(target: Target, pins: Pins) -> Descriptor:
+    pin = pins.targets.get(target.name)
+    try:
+        found = read_descriptor(target)
+    except NotFound:
+        raise NotThisTarget(
+            "there is no repository",
+            where=target.where,
+            why="this host has used the target before" if pin else "the object 'repository' is missing",
+            cure="is the disk mounted, the bucket right?" if pin else "`drkit init` makes it",
+        ) from None
+    if pin is not None and (pin.repository, pin.target) != (found.repository.hex(), found.target.hex()):
+        raise NotThisTarget(
+            "this is not the target that this host knows",
+            where=target.where,
+            why=f"it says {found.target.hex()[:8]} of repository {found.repository.hex()[:8]}",
+            cure="is another disk mounted there? a wanted change: remove the target from pins.json in the spool",
+        )
+    return found
+
+
+def _unlock(
+    secret: Secret, opened: Sequence[Target], descriptors: Mapping[str, Descriptor], absent: dict[str, Problem]
+) -> Ring:
+    ring: Ring | None = None
+    wrong: KeyMissing | None = None
+    for target in opened:
+        try:
+            if ring is None:
+                ring = unlock_target(secret, target, descriptors[target.name])
+            else:
+                descriptors[target.name].authenticate(ring)
+        except KeyMissing as error:
+            wrong = error
+        except (StorageError, DrkitError) as error:
+            absent[target.name] = error
+    if ring is None:
+        raise wrong or _none(absent)
+    return ring
+
+
+def _remember(pins: Pins, ring: Ring, descriptors: Mapping[str, Descriptor]) -> None:
+    if ring.epoch < pins.epoch:
+        raise Conflict(
+            f"the repository shows key epoch {ring.epoch}, this host has seen {pins.epoch}",
+            why="a target was rolled back to before a key rotation",
+            cure="restore the key slots of the newer epoch from another target before anything is written",
+        )
+    news = {n: Pin(d.repository.hex(), d.target.hex()) for n, d in descriptors.items() if n not in pins.targets}
+    if news or ring.epoch > pins.epoch:
+        pins.targets.update(news)
+        pins.epoch = ring.epoch
+        pins.save()
+
+
+def _none(absent: Mapping[str, Problem]) -> Problem:
+    if len(absent) == 1:
+        return next(iter(absent.values()))
+    return Unreachable(
+        "no target can be used",
+        why="; ".join(f"{name}: {error}" for name, error in absent.items()) or "none is configured",
+        cure="`drkit check` tries each of them",
+    )

@@ -1,0 +1,55 @@
+"""Which file is taken, and which is not trusted."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drkit.config.find import find
+from drkit.core.errors import ConfigError
+
+
+def test_the_order(tmp_path: Path) -> None:
+    named, by_env, system = (tmp_path / name for name in ("a.toml", "b.toml", "etc.toml"))
+    local = tmp_path / "drkit.toml"
+    for path in (named, by_env, system, local):
+        path.touch(mode=0o600)
+    env = {"DRKIT_CONFIG": str(by_env)}
+    assert find(named, env, tmp_path, system_file=system) == named
+    assert find(Path("a.toml"), env, tmp_path, system_file=system) == named
+    assert find(None, env, tmp_path, system_file=system) == by_env
+    assert find(None, {}, tmp_path, system_file=system) == local
+    local.unlink()
+    assert find(None, {}, tmp_path, system_file=system) == system
+    system.unlink()
+    with pytest.raises(ConfigError, match="no configuration"):
+        find(None, {}, tmp_path, system_file=system)
+
+
+def test_a_named_file_that_is_missing_is_never_replaced_by_another(tmp_path: Path) -> None:
+    (tmp_path / "drkit.toml").touch(mode=0o600)
+    with pytest.raises(ConfigError, match="DRKIT_CONFIG names no file"):
+        find(None, {"DRKIT_CONFIG": "gone.toml"}, tmp_path)
+
+
+def test_a_local_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    local = tmp_path / "drkit.toml"
+    local.touch()
+    local.chmod(0o606)
+    with pytest.raises(ConfigError, match="others may write"):
+        find(None, {}, tmp_path)
+    assert find(local, {}, tmp_path) == local, "named on purpose it is taken"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("through_link", [False, True])
+def test_a_local_file_of_another_user_is_refused(tmp_path: Path, through_link: bool) -> None:
+    local = tmp_path / "drkit.toml"
+    if through_link:
+        (tmp_path / "real.toml").touch(mode=0o600)
+        local.symlink_to("real.toml")
+    else:
+        local.touch(mode=0o600)
+    os.chown(local, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(ConfigError, match="belongs to user 65534"):
+        find(None, {}, tmp_path)

@@ -1,0 +1,245 @@
+"""The expirer of section 8.
+
+It surveys, judges runs and backups, tombstones backups, lists again, tombstones data, waits the grace, lists once more
+and deletes. Retention is `removes` (backups that are to go whatever else there is) or `keeps_one` (a backup goes when
+another good one is there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+from tests.model.explorer import Mind, Move
+from tests.model.world import (
+    Rules,
+    Target,
+    Thing,
+    World,
+    good,
+    lease_run,
+    listed,
+    names,
+    run_of,
+    things,
+    wal_number,
+)
+
+NOTHING: frozenset[str] = frozenset()
+NONE: frozenset[Thing] = frozenset()
+
+
+class ExpirerMind(NamedTuple):
+    """What an expirer has listed, what it knows to be tombstoned, and what it has still to do in this phase."""
+
+    at: str = "begin"
+    round: int = 1
+    phase: int = 0  # 0 surveys, 1 tombstones data, 2 deletes
+    todo: tuple[str, ...] = ()  # listings or names
+    data: frozenset[str] = NOTHING
+    leases: frozenset[Thing] = NONE
+    manifests: frozenset[Thing] = NONE
+    dead: frozenset[str] = NOTHING  # runs that it withdrew
+    settled: frozenset[str] = NOTHING  # runs with the verdict 'good', here or on another target
+    needed: frozenset[str] = NOTHING  # data that good backups of other targets reference
+    goes: tuple[str, ...] = ()  # backups to tombstone
+    tombs: frozenset[str] = NOTHING
+
+
+@dataclass(frozen=True)
+class Expirer:
+    """Rounds of expiry on one target."""
+
+    name: str
+    rules: Rules
+    removes: frozenset[str] = NOTHING
+    keeps_one: bool = False
+    at: int = 0
+    rounds: int = 1
+
+    @property
+    def start(self) -> Mind:
+        return ExpirerMind(todo=("data", *self._order()))
+
+    def moves(self, mind: Mind, world: World) -> Sequence[Move]:
+        known = cast(ExpirerMind, mind)
+        if known.at == "end" and known.round < self.rounds:
+            known = cast(ExpirerMind, self.start)._replace(round=known.round + 1)
+        if known.at == "end":
+            return []
+        if known.at == "begin":
+            dead = names(world.targets[self.at], "tombstone")
+            return [("lists tombstones", world, known._replace(at="list", tombs=dead))]
+        return cast(Sequence[Move], getattr(self, f"_{known.at}")(known, world))
+
+    def _order(self) -> tuple[str, str]:
+        return ("leases", "manifests") if self.rules.leases_before_manifests else ("manifests", "leases")
+
+    def _list(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        held, (what, *rest) = world.targets[self.at], mind.todo
+        if what == "data":
+            mind = mind._replace(data=names(held, "data") | names(held, "damaged"))
+        elif what == "leases":
+            mind = mind._replace(leases=things(held, "lease") | things(held, "lapsed"))
+        else:
+            mind = mind._replace(manifests=things(held, "manifest"))
+        label = f"lists {what}"
+        if rest:
+            return [(label, world, mind._replace(todo=tuple(rest)))]
+        mind = mind._replace(todo=())
+        if mind.phase == 0:
+            return [(label, world, mind._replace(at="judge"))]
+        after = self._mark(mind) if mind.phase == 1 else self._doom(mind)
+        return [(f"{label}; {'unreached' if mind.phase == 1 else 'to delete'}: {listed(after.todo)}", world, after)]
+
+    def _judge(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        """Lists verdicts, here and elsewhere, and decides."""
+        dead = tuple(sorted(self._dead(mind, world)))
+        goes, kept = self._retention(mind, world)
+        noted = world.note(*(f"promised {one} @ {self.at}" for one in kept))
+        label = f"lists verdicts; dead: {listed(dead)}; to go: {listed(goes)}"
+        elsewhere = self._elsewhere(world)
+        settled = names(world.targets[self.at], "confirmed").union(manifest.name for manifest in elsewhere)
+        needed = NOTHING.union(*(manifest.refs for manifest in elsewhere))
+        after = mind._replace(todo=dead, goes=tuple(sorted(goes)), settled=settled, needed=needed)
+        after = after._replace(at="withdraw") if dead else self._turn(after)
+        if not self.rules.verdicts:
+            after = self._turn(after._replace(todo=(), goes=tuple(sorted({*goes, *dead}))))
+        return [(label, noted, after)]
+
+    def _dead(self, mind: ExpirerMind, world: World) -> set[str]:
+        held = world.targets[self.at]
+        runs = {run_of(data) for data in mind.data} | {lease_run(lease) for lease in mind.leases}
+        live = [lease for lease in mind.leases if lease.kind == "lease"]
+        spared = {"wal", *(lease_run(lease) for lease in live)}
+        if self.rules.spares_via:
+            spared.update(*(lease.via for lease in live))
+        manifests = {manifest.name for manifest in mind.manifests}
+        if self.rules.verdicts:
+            runs |= manifests
+            spared |= names(held, "confirmed")
+        else:
+            spared |= manifests - names(held, "withdrawn")
+            runs |= manifests & names(held, "withdrawn")
+        spared.update(manifest.name for manifest in self._elsewhere(world))
+        return {run for run in runs if run not in spared and run not in mind.tombs}
+
+    def _retention(self, mind: ExpirerMind, world: World) -> tuple[set[str], set[str]]:
+        """Backups that go, and backups on which that decision rests."""
+        good_here = _good(world.targets[self.at], self.rules)
+        named: set[str] = set()
+        if self.rules.spares_via:
+            named.update(*(lease.via for lease in mind.leases if lease.kind == "lease"))
+        if self.keeps_one:
+            newest = max(good_here, default="")
+            return (good_here - {newest}) - named, ({newest} if len(good_here) > 1 else set())
+        there = {manifest.name for manifest in mind.manifests}
+        pending = {ref for m in self._elsewhere(world) if m.name not in there for ref in m.refs}
+        named.update(m.name for m in mind.manifests if m.refs & pending)  # another backup waits for its data
+        return {one for one in self.removes & there if one not in mind.tombs and one not in named}, set()
+
+    def _elsewhere(self, world: World) -> list[Thing]:
+        """Manifests of the backups that are good on other targets."""
+        if not self.rules.pending_is_not_dead:
+            return []
+        others = world.targets[: self.at] + world.targets[self.at + 1 :]
+        return [m for held in others for m in things(held, "manifest") if m.name in _good(held, self.rules)]
+
+    def _withdraw(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        run, *rest = mind.todo
+        after = world.put(self.at, Thing("withdrawn", run))
+        lost = Thing("confirmed", run) in after.targets[self.at]
+        label = f"meets the verdict 'good' of {run}" if lost else f"withdraws {run}"
+        if not lost:
+            mind = mind._replace(dead=mind.dead | {run}, goes=tuple(sorted({*mind.goes, run})))
+        mind = mind._replace(todo=tuple(rest))
+        return [(label, after, mind if rest else self._turn(mind))]
+
+    def _turn(self, mind: ExpirerMind) -> ExpirerMind:
+        """What follows the judgement, the tombstones of backups and those of data; no step by itself."""
+        if mind.phase == 0 and (not mind.goes or not self.rules.backups_first):
+            todo = self._order() if self.rules.data_before_leases else (*self._order(), "data")
+            return mind._replace(at="list", phase=1, todo=todo, tombs=mind.tombs | frozenset(mind.goes))
+        return mind._replace(at="bury" if mind.goes else "grace")
+
+    def _bury(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        run, *rest = mind.goes
+        decided = world.note(f"decided {run} @ {self.at}") if self._chosen(run, mind) else world
+        after = self._turn(mind._replace(goes=tuple(rest), tombs=mind.tombs | {run}))
+        return [(f"tombstones backup {run}", decided.put(self.at, Thing("tombstone", run)), after)]
+
+    def _chosen(self, run: str, mind: ExpirerMind) -> bool:
+        return run in self.removes or (self.keeps_one and run not in mind.dead)
+
+    def _mark(self, mind: ExpirerMind) -> ExpirerMind:
+        todo = tuple(sorted(mind.data - self._reached(mind) - mind.tombs))
+        return mind._replace(at="entomb", todo=todo) if todo else self._turn(mind)
+
+    def _entomb(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        name, *rest = mind.todo
+        after = mind._replace(todo=tuple(rest), tombs=mind.tombs | {name})
+        done = world.put(self.at, Thing("tombstone", name))
+        return [(f"tombstones {name}", done, after if rest else self._turn(after))]
+
+    def _grace(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        if self.rules.grace and any(ghost.startswith("reading") for ghost in world.ghosts):
+            return []
+        return [("has waited the grace", world, mind._replace(at="list", phase=2, todo=self._order()))]
+
+    def _doom(self, mind: ExpirerMind) -> ExpirerMind:
+        counted, reached = self._counted(mind), self._reached(mind)
+        named = NOTHING.union(*(lease.via for lease in counted)) if self.rules.via_keeps_manifest else NOTHING
+        manifests = sorted(m.name for m in mind.manifests if m.name in mind.tombs and m.name not in named)
+        data = sorted(name for name in mind.tombs if "/" in name and name not in reached)
+        saved = sorted(mind.tombs & reached) if not self.rules.tombstones_final else []
+        past = sorted(lease.name for lease in mind.leases - counted if lease.kind == "lapsed")
+        todo = [("untomb", name) for name in saved] + [("manifest", name) for name in manifests]
+        todo += [("data", name) for name in data] + [("lapsed", name) for name in past]
+        if not todo:
+            return ExpirerMind(at="end", round=mind.round)
+        return mind._replace(at="delete", todo=tuple(" ".join(item) for item in todo))
+
+    def _delete(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        item, *rest = mind.todo
+        kind, _, name = item.partition(" ")
+        after = mind._replace(todo=tuple(rest)) if rest else ExpirerMind(at="end", round=mind.round)
+        if kind == "untomb":
+            return [(f"deletes the tombstone of {name}", world.drop(self.at, Thing("tombstone", name)), after)]
+        doomed = [t for t in world.targets[self.at] if t.name == name and t.kind in (kind, "damaged")]
+        gone = world.drop(self.at, *doomed)
+        if kind != "lapsed" and doomed:
+            gone = gone.note(f"gone {name} @ {self.at}")
+        return [(f"deletes {item}", gone, after)]
+
+    def _counted(self, mind: ExpirerMind) -> frozenset[Thing]:
+        """The leases that protect: live ones, and, fenced, those of writers whose run is not judged."""
+        if not self.rules.fences:
+            return frozenset(lease for lease in mind.leases if lease.kind == "lease")
+        judged = mind.dead | mind.tombs | mind.settled
+        return frozenset(le for le in mind.leases if le.kind == "lease" or lease_run(le) not in judged)
+
+    def _reached(self, mind: ExpirerMind) -> frozenset[str]:
+        kept = [manifest for manifest in mind.manifests if manifest.name not in mind.tombs]
+        reached = {name for manifest in kept for name in manifest.refs}
+        counted = self._counted(mind)
+        through = {name for lease in counted for name in lease.via} | {lease_run(lease) for lease in counted}
+        reached |= {name for name in mind.data if run_of(name) in through}
+        reached |= {name for manifest in mind.manifests if manifest.name in through for name in manifest.refs}
+        reached |= mind.needed
+        if self.rules.wal_floor:
+            reached |= _wal_kept(mind.data, reached, bool(counted))
+        return frozenset(reached)
+
+
+def _wal_kept(data: frozenset[str], reached: set[str], backup_runs: bool) -> set[str]:
+    """WAL from the first segment that anything kept needs; all of it while a backup without a manifest may run."""
+    wal = {name for name in data if run_of(name) == "wal"}
+    needed = [wal_number(name) for name in wal & reached]
+    if backup_runs:
+        return wal
+    return {name for name in wal if needed and wal_number(name) >= min(needed)}
+
+
+def _good(held: Target, rules: Rules) -> set[str]:
+    return {name for name in names(held, "manifest") if good(held, name, rules)}
