@@ -9,6 +9,7 @@ this is refused too, unless `allow_unconditional` says that there is one writer;
 
 from __future__ import annotations
 
+import io
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,12 @@ if TYPE_CHECKING:
 _CANARIES = "canaries/conditional-create-"
 _MARK = "upload"  # the name of the metadata that tells our own multipart object from another's
 _TEBIBYTE = 2**40
+_ASK_BEFORE_BYTES = 1024 * 1024
 _REACH = "can this host reach the endpoint, also in DNS and through its proxy?"
+
+
+def _token() -> str:
+    return secrets.token_hex(8)
 
 
 class S3Backend:
@@ -55,7 +61,7 @@ class S3Backend:
         prefix: str,
         settings: S3Settings,
         *,
-        token: Callable[[], str] = secrets.token_hex,
+        token: Callable[[], str] = _token,
     ) -> None:
         self._bucket, self._settings, self._token = bucket, settings, token
         self._prefix = key(prefix) + "/" if prefix else ""
@@ -271,8 +277,8 @@ class S3Backend:
                     honoured = reader.read() == first
         try:
             self.delete(canary)
-        except Denied:
-            pass  # credentials that only create and read; `sweep_leftovers` removes it with others
+        except (Denied, Unavailable):
+            pass  # the answer stands, also of credentials that only create; `sweep_leftovers` removes it
         return honoured
 
     @contextmanager
@@ -331,7 +337,7 @@ def _connect(settings: S3Settings) -> S3Client:
     from botocore.config import Config
 
     session = boto3.Session(profile_name=settings.profile or None)
-    return session.client(
+    client = session.client(
         "s3",
         endpoint_url=settings.endpoint or None,
         region_name=settings.region or session.region_name or "us-east-1",
@@ -350,6 +356,20 @@ def _connect(settings: S3Settings) -> S3Client:
             response_checksum_validation=settings.checksum,
         ),
     )
+    client.meta.events.register_last("before-call.s3", _send_small_at_once)
+    return client
+
+
+def _send_small_at_once(params: dict[str, Any], **_: object) -> None:
+    """Ask for leave to send (`Expect: 100-continue`) only where a refusal saves many bytes.
+
+    boto3 asks before every body; the answer costs a round trip, or a second where a proxy swallows it.
+    """
+    body = params["body"]
+    if hasattr(body, "seek") and body.seek(0, io.SEEK_END) < _ASK_BEFORE_BYTES:
+        params["headers"].pop("Expect", None)
+    if hasattr(body, "seek"):
+        body.seek(0)
 
 
 def _from_botocore(error: Exception, what: str, where: str) -> StorageError:

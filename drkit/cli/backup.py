@@ -45,6 +45,7 @@ def run(
             machine=machine_id(),
             host=os.uname().nodename,
             writer=f"drkit {version('drkit')}",
+            spool=config.daemon.spool,
             wal_timeout_s=parse_duration(wal_timeout).total_seconds(),
         )
         result = backup(order, wiring.means())

@@ -12,59 +12,47 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from drkit.core.cancel import CancelToken
-from drkit.core.clock import Clock
 from drkit.core.errors import DrkitError, Failed, Refused
 from drkit.core.flow import Group
 from drkit.core.progress import Tally
-from drkit.engines.postgres.control import CONTROL_PATH, ControlFile, parse_control, read_control
-from drkit.engines.postgres.lsn import Lsn
+from drkit.engines.postgres.control import CONTROL_PATH, ControlFile, read_control
 from drkit.engines.postgres.session import BackupSession, BackupStart, BackupStop, ServerFacts
 from drkit.engines.postgres.timeline import Timeline, parse_history
-from drkit.engines.postgres.wal import history_name, name_at, names_between
+from drkit.engines.postgres.wal import history_name, names_between
 from drkit.engines.postgres.walk import Entry as Found
 from drkit.engines.postgres.walk import EntryKind, walk
+from drkit.jobs import backup_record
 from drkit.jobs.backup_commit import Commit, Stored, Usage, await_files, used_extents, wal_reference
-from drkit.jobs.backup_copy import Copier, FileCopy, PageRules
-from drkit.jobs.backup_parent import Parent
+from drkit.jobs.backup_copy import Copier, FileCopy, Pace, PageRules
+from drkit.jobs.backup_journal import Journal, journal_path, read_journal, still_there
+from drkit.jobs.backup_parent import Earlier, Parent, known_of
 from drkit.jobs.backup_preflight import check_source, choose_parent, data_folder
+from drkit.jobs.backup_record import Taken
+from drkit.jobs.backup_targets import Participants
 from drkit.jobs.means import Means
-from drkit.pipeline.digests import file_digest
 from drkit.pipeline.fanout import FanOut, Parcel
 from drkit.pipeline.mapping import Map
 from drkit.pipeline.stager import Numbers, Product, Sizes, Stager
 from drkit.repository.catalogue import Catalogue, Standing, State, load_manifest, read_catalogue
 from drkit.repository.layout import ClusterLayout, Kind, RunId
-from drkit.repository.leases import Lease, LeaseTerms, tombstones, withdraw
-from drkit.repository.manifest import (
-    FILE,
-    FOLDER,
-    NOTHING,
-    SETTLED,
-    Entry,
-    Head,
-    Reference,
-    Source,
-    Summary,
-    Tablespace,
-    seal_manifest,
-)
+from drkit.repository.leases import withdraw
+from drkit.repository.manifest import Manifest, Reference, Source, Summary, seal_manifest
 from drkit.repository.target import Target
 from storage_backends.errors import StorageError
 
-_LEASE_S = 900
 _SETTLED_NS = 2_000_000_000
 _RECHECKS = 5
+_RENEW_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class BackupOrder:
     """What to back up and how. required: targets that must hold it; rate: bytes read a second, None: no limit.
 
-    data_dir None: the server is asked. wal_timeout_s: how long the last WAL may take to arrive.
+    data_dir None: the server is asked. spool: this host's state folder. wal_timeout_s: how long the last WAL may take.
     """
 
     cluster: str
@@ -79,6 +67,7 @@ class BackupOrder:
     machine: str
     host: str
     writer: str
+    spool: Path
     wal_timeout_s: float = 600.0
     fast: bool = True
     sizes: Sizes = field(default_factory=Sizes)
@@ -101,94 +90,6 @@ class BackupResult:
         return [name for name, s in self.standings.items() if s.state is State.GOOD]
 
 
-class _Targets:
-    """The targets that take part: those where a lease stands. A target that fails later is in `out`."""
-
-    def __init__(self, order: BackupOrder, means: Means, layout: ClusterLayout, run: RunId) -> None:
-        self._order, self._means, self._layout, self._run = order, means, layout, run
-        self.leases: dict[str, Lease] = {}
-        self.out: dict[str, str] = {name: str(error) for name, error in means.repository.absent.items()}
-
-    @property
-    def taking_part(self) -> list[Target]:
-        return [t for t in self._means.repository.targets if t.name in self.leases and t.name not in self.out]
-
-    def lease(self, via: Sequence[RunId]) -> None:
-        terms = LeaseTerms("backup", self._run, via, self._order.host, _LEASE_S)
-        means = self._means
-        for target in means.repository.targets:
-            try:
-                self.leases[target.name] = Lease(
-                    target, self._layout, terms, means.repository.data_key, means.clock, means.entropy
-                )
-            except StorageError as error:
-                self.drop(target.name, error)
-        self.enough()
-
-    def drop(self, name: str, error: Exception | str) -> None:
-        self.out[name] = str(error)
-        self._means.log.warn("target left the backup", target=name, why=str(error))
-
-    def enough(self) -> None:
-        if len(self.taking_part) < self._order.required:
-            raise Failed(
-                f"{len(self.taking_part)} targets can take the backup, {self._order.required} must",
-                why="; ".join(f"{n}: {why}" for n, why in self.out.items()),
-                cure="`drkit check` tries each target",
-            )
-
-    def tombstones(self) -> frozenset[str]:
-        """Union over the targets that take part; one that cannot be asked leaves the run."""
-        found: frozenset[str] = frozenset()
-        for target in self.taking_part:
-            try:
-                found |= tombstones(target, self._layout)
-            except StorageError as error:
-                self.drop(target.name, error)
-        self.enough()
-        return found
-
-    def renew(self) -> None:
-        for target in self.taking_part:
-            try:
-                self.leases[target.name].renew_if_due()
-            except (StorageError, DrkitError) as error:
-                self.drop(target.name, error)
-
-    def release(self) -> None:
-        """Best effort: a lease that stays runs out by itself."""
-        for target in self._means.repository.targets:
-            lease = self.leases.get(target.name)
-            if lease is None:
-                continue
-            try:
-                lease.release()
-            except StorageError as error:
-                self._means.log.warn("lease stays until it runs out", target=target.name, why=str(error))
-
-
-class _Collector:
-    """Takes finished objects from the stagers: hands them to the fan-out and keeps what the manifest needs."""
-
-    def __init__(self, layout: ClusterLayout, run: RunId) -> None:
-        self._layout, self._run = layout, run
-        self.fan: FanOut | None = None
-        self.stored: dict[tuple[int, bytes], Stored] = {}
-        self.maps: dict[bytes, Map] = {}
-        self.new_bytes = 0
-
-    def take(self, product: Product) -> None:
-        object_id = self._run.binary + product.number.to_bytes(4, "big")
-        sealed = product.sealed
-        self.stored[(product.kind, object_id)] = Stored(sealed.size_bytes, sealed.digest)
-        if product.map is not None:
-            self.maps[object_id] = product.map
-        if product.kind != Kind.FINGERPRINTS:
-            self.new_bytes += sealed.size_bytes
-        assert self.fan is not None
-        self.fan.send(Parcel(self._layout.data(Kind(product.kind), object_id), sealed.parts, sealed.size_bytes))
-
-
 def backup(order: BackupOrder, means: Means) -> BackupResult:
     """Take a backup; on return it is good on at least `order.required` targets.
 
@@ -202,6 +103,29 @@ def backup(order: BackupOrder, means: Means) -> BackupResult:
         _, control = read_control(folder, means.clock.sleep)
         check_source(folder, facts, control)
         return _Run(order, means, session, facts, folder, control).execute(began)
+
+
+class _Collector:
+    """Takes finished objects from the stagers: hands them to the fan-out and keeps what the manifest needs."""
+
+    def __init__(self, layout: ClusterLayout, run: RunId, fan: FanOut, journal: Journal) -> None:
+        self._layout, self._run, self._fan, self._journal = layout, run, fan, journal
+        self.stored: dict[tuple[int, bytes], Stored] = {}
+        self.maps: dict[bytes, Map] = {}
+        self.new_bytes = 0
+
+    def take(self, product: Product) -> None:
+        object_id = self._run.binary + product.number.to_bytes(4, "big")
+        sealed = product.sealed
+        facts = Stored(sealed.size_bytes, sealed.digest)
+        uses = () if product.map is None else tuple(p.tobytes() for p in product.map.packs["id"])
+        if product.map is not None:
+            self.maps[object_id] = product.map
+        if product.kind != Kind.FINGERPRINTS:
+            self.stored[(product.kind, object_id)] = facts
+            self.new_bytes += sealed.size_bytes
+            self._journal.stored(product.kind, object_id, facts, uses)
+        self._fan.send(Parcel(self._layout.data(Kind(product.kind), object_id), sealed.parts, sealed.size_bytes))
 
 
 class _Run:
@@ -219,102 +143,132 @@ class _Run:
         self._layout = ClusterLayout(facts.system_identifier)
         self._started = means.clock.now()
         self._id = RunId.new(self._started, means.entropy(4))
-        self._targets = _Targets(order, means, self._layout, self._id)
-        self._collector = _Collector(self._layout, self._id)
-        device = folder.stat().st_dev
-        self._source = Source(order.machine, str(folder), device)
+        self._participants = Participants(means, self._layout, self._id, order.host, order.required)
+        self._source = Source(order.machine, str(folder), folder.stat().st_dev)
 
     def execute(self, began: float) -> BackupResult:
         timeline = self._timeline(self._facts.timeline)
         catalogue = read_catalogue(self._means.repository, self._facts.system_identifier)
         names = [t.name for t in self._means.repository.targets]
         chosen = None if self._order.rehash else choose_parent(catalogue, names, timeline)
+        path = journal_path(self._order.spool, self._facts.system_identifier)
+        left = None if self._order.rehash else read_journal(path)
         via = [chosen.summary.run] if chosen else []
-        self._targets.lease(via)
+        self._participants.lease(via + ([left.known.run] if left else []))
         try:
-            parent = self._open_parent(catalogue, chosen.summary.backup) if chosen else None
-            return self._copy_and_commit(parent, timeline, began)
+            avoid = self._participants.tombstones()
+            parents: list[Parent] = []
+            manifest = self._load_parent(catalogue, chosen.summary.backup, avoid) if chosen else None
+            ring = self._means.repository.ring
+            if left is not None and self._layout.manifest(left.known.run) not in avoid:
+                known = still_there(left, self._participants.inventories(), self._layout)
+                parents.append(Parent(known, self._participants.targets[0], self._layout, ring, avoid))
+            if manifest is not None:
+                parents.append(Parent(known_of(manifest[0]), manifest[1], self._layout, ring, avoid))
+            parent = manifest[0].summary.backup if manifest else None
+            journal = Journal(path, self._id, self._source)
+            taken, parts = self._take(Earlier(parents), parent, timeline, journal)
+            result = self._commit(taken, parts, Earlier(parents), timeline, began)
+            journal.done()
+            return result
         finally:
-            self._targets.release()
+            self._participants.release()
 
     def _timeline(self, number: int) -> Timeline:
         if number == 1:
             return Timeline(1)
-        path = self._folder / "pg_wal" / str(history_name(number).text)
+        path = self._folder / "pg_wal" / history_name(number).text
         try:
             return parse_history(number, path.read_bytes())
         except OSError as error:
-            raise Refused(
-                f"the history of timeline {number} cannot be read", where=str(path), why=error.strerror or str(error)
-            ) from error
+            what = f"the history of timeline {number} cannot be read"
+            raise Refused(what, where=str(path), why=error.strerror or str(error)) from error
 
-    def _open_parent(self, catalogue: Catalogue, ident: str) -> Parent | None:
-        """Step 2 of the protocol: after the lease, look for tombstones; none may stand on the parent itself."""
+    def _load_parent(
+        self, catalogue: Catalogue, ident: str, avoid: frozenset[str]
+    ) -> tuple[Manifest, Target] | None:
+        """Step 2 of the protocol: after the lease no tombstone may stand on the parent itself."""
         backup = catalogue.backup(ident)
-        avoid = self._targets.tombstones()
         if self._layout.manifest(backup.summary.run) in avoid:
             return None
-        for target in self._targets.taking_part:
+        sizes = self._order.sizes
+        for target in self._participants.targets:
             if target.name not in backup.good_on:
                 continue
             try:
                 manifest = load_manifest(self._means.repository.ring, target, self._layout, backup.summary.run)
-                sizes = self._order.sizes
-                if (manifest.head.chunk_bytes, manifest.head.extent_bytes) != (sizes.chunk, sizes.extent):
-                    return None
-                return Parent(manifest, target, self._layout, self._means.repository.ring, avoid)
             except (StorageError, DrkitError) as error:
                 self._means.log.warn("parent cannot be read", backup=ident, target=target.name, why=str(error))
+                continue
+            same = (manifest.head.chunk_bytes, manifest.head.extent_bytes) == (sizes.chunk, sizes.extent)
+            return (manifest, target) if same else None
         return None
 
-    def _copy_and_commit(self, parent: Parent | None, timeline: Timeline, began: float) -> BackupResult:
-        started = self._session.start(f"drkit {self._id}", fast=self._order.fast)
+    def _take(
+        self, earlier: Earlier, parent: str | None, timeline: Timeline, journal: Journal
+    ) -> tuple[Taken, _Parts]:
+        """From the server's backup start to its stop: everything but the manifest is durable on return."""
+        order, means = self._order, self._means
+        started = self._session.start(f"drkit {self._id}", fast=order.fast)
         if started.timeline != timeline.id:
             raise Refused(f"the server is on timeline {started.timeline} now, it was on {timeline.id} a moment ago")
-        listed_at = int(self._means.clock.now().timestamp() * 1e9)
+        listed_at = int(means.clock.now().timestamp() * 1e9)
         found = list(walk(self._folder, self._facts.major, self._control.tablespace_folder))
         copies = [FileCopy(f) for f in found if f.kind is EntryKind.FILE]
-        todo = self._plan(copies, parent, listed_at)
-        total = sum(c.found.size for c in todo)
-        tally = Tally(self._means.progress, "backup", clock=self._means.clock, total_bytes=total)
-        group = Group(self._means.token, name="backup")
-        with group:
-            backends = {t.name: t.backend for t in self._targets.taking_part}
-            fan = self._collector.fan = FanOut(backends, required=self._order.required, group=group)
-            copier, stop = self._copy(group, todo, copies, parent, started, tally)
+        todo = self._plan(copies, earlier, listed_at)
+        total = sum(copy.found.size for copy in todo)
+        tally = Tally(means.progress, "backup", clock=means.clock, total_bytes=total)
+        with Group(means.token, name="backup") as group:
+            backends = {t.name: t.backend for t in self._participants.targets}
+            fan = FanOut(backends, required=order.required, group=group)
+            collector = _Collector(self._layout, self._id, fan, journal)
+            copier = self._copier(collector, earlier, started, tally, journal)
+            with self._kept_alive(group):
+                stop = self._copy(group, copier, todo, copies, earlier, collector)
             fan.finish()
         for name, error in fan.failures.items():
-            self._targets.drop(name, error)
+            self._participants.drop(name, error)
         tally.finish()
-        damaged = copier.damaged(stop.lsn)
-        return self._commit(parent, timeline, started, stop, found, copies, damaged, fan, began, copier)
+        taken = Taken(
+            run=self._id,
+            cluster=order.cluster,
+            label=order.label,
+            writer=order.writer,
+            facts=self._facts,
+            control=self._control,
+            source=self._source,
+            sizes=order.sizes,
+            started_at=self._started,
+            start=started,
+            stop=stop,
+            found=found,
+            copies=copies,
+            damaged=copier.damaged(stop.lsn),
+            parent=parent,
+            new_bytes=collector.new_bytes,
+        )
+        return taken, _Parts(collector.stored, collector.maps, fan.sent_bytes, copier.read_bytes)
 
-    def _plan(self, copies: Sequence[FileCopy], parent: Parent | None, listed_at: int) -> list[FileCopy]:
+    def _plan(self, copies: Sequence[FileCopy], earlier: Earlier, listed_at: int) -> list[FileCopy]:
+        """Adopt what is unchanged; returns what must be read. pg_control is in neither: it comes last."""
         todo = []
         for copy in copies:
-            copy.settled = max(copy.found.mtime_ns, copy.found.ctime_ns) + _SETTLED_NS <= listed_at
-            before = parent.unchanged(copy.found, self._source) if parent is not None else None
-            if copy.found.path == CONTROL_PATH:
+            found: Found = copy.found
+            copy.settled = max(found.mtime_ns, found.ctime_ns) + _SETTLED_NS <= listed_at
+            if found.path == CONTROL_PATH:
                 continue
-            if before is not None and parent is not None:
-                copy.placed = dict(enumerate(parent.adopt(before)))
-                copy.adopted = True
-            else:
+            placed = earlier.unchanged(found, self._source)
+            if placed is None:
                 todo.append(copy)
+            else:
+                copy.placed, copy.adopted = dict(enumerate(placed)), True
         return todo
 
-    def _copy(
-        self,
-        group: Group,
-        todo: Sequence[FileCopy],
-        copies: Sequence[FileCopy],
-        parent: Parent | None,
-        started: BackupStart,
-        tally: Tally,
-    ) -> tuple[Copier, BackupStop]:
-        """Read all files, re-check tombstones, read pg_control last, stop the backup on the server."""
-        numbers, order, control = Numbers(), self._order, self._control
-        repository = self._means.repository
+    def _copier(
+        self, collector: _Collector, earlier: Earlier, started: BackupStart, tally: Tally, journal: Journal
+    ) -> Copier:
+        order, control, repository = self._order, self._control, self._means.repository
+        numbers = Numbers()
 
         def stager() -> Stager:
             return Stager(
@@ -322,39 +276,41 @@ class _Run:
                 numbers=numbers,
                 seal=repository.data_key.writer,
                 header=repository.data_key.header(Kind.PACK, bytes(16)),
-                emit=self._collector.take,
+                emit=collector.take,
                 level=order.level,
                 fingerprint_key=repository.ring.fingerprint_key,
                 sizes=order.sizes,
             )
 
-        copier = Copier(
+        return Copier(
             workers=order.workers,
             stager=stager,
-            parent=parent,
+            earlier=earlier,
             extent_bytes=order.sizes.extent,
             pages=PageRules(
                 self._facts.data_checksums, control.block_size, control.relation_segment_blocks, started.lsn
             ),
             tally=tally,
-            pace=self._pace(),
+            pace=Pace(order.rate, self._means.clock, self._means.token),
+            journal=journal,
         )
-        with self._kept_alive(group):
-            copier.run(group, todo)
-            self._recheck(group, copier, copies, parent)
-            last = stager()
-            for copy in copies:
-                if copy.found.path == CONTROL_PATH:
-                    data, _ = read_control(self._folder, self._means.clock.sleep)
-                    parse_control(data)
-                    copy.placed = {}
-                    copier.place(last, copy, 0, data, adopt=False)
-            last.finish()
-            stop = self._session.stop()
-        return copier, stop
 
-    def _pace(self) -> Pace:
-        return Pace(self._order.rate, self._means.clock, self._means.token)
+    def _copy(
+        self,
+        group: Group,
+        copier: Copier,
+        todo: Sequence[FileCopy],
+        copies: Sequence[FileCopy],
+        earlier: Earlier,
+        collector: _Collector,
+    ) -> BackupStop:
+        """Read all files, re-check tombstones, read pg_control last, stop the backup on the server."""
+        copier.run(group, todo)
+        self._recheck(group, copier, copies, earlier, collector)
+        control = next(copy for copy in copies if copy.found.path == CONTROL_PATH)
+        data, _ = read_control(self._folder, self._means.clock.sleep)
+        copier.one(control, data)
+        return self._session.stop()
 
     @contextmanager
     def _kept_alive(self, group: Group) -> Iterator[None]:
@@ -362,8 +318,8 @@ class _Run:
         done = CancelToken(parent=group.token)
 
         def renew() -> None:
-            while not done.wait(5.0):
-                self._targets.renew()
+            while not done.wait(_RENEW_EVERY_S):
+                self._participants.renew()
 
         group.start("leases", renew)
         try:
@@ -372,32 +328,35 @@ class _Run:
             done.cancel("copied")
 
     def _recheck(
-        self, group: Group, copier: Copier, copies: Sequence[FileCopy], parent: Parent | None
+        self,
+        group: Group,
+        copier: Copier,
+        copies: Sequence[FileCopy],
+        earlier: Earlier,
+        collector: _Collector,
     ) -> None:
         """Step 4: what was adopted from something that got a tombstone meanwhile is read and stored anew."""
-        if parent is None:
+        if not earlier.parents:
             return
         for _ in range(_RECHECKS):
-            hit = self._targets.tombstones()
-            stale = [c for c in copies if c.found.path != CONTROL_PATH and self._stale(c, parent, hit)]
+            hit = self._participants.tombstones()
+            stale = [c for c in copies if hit and self._stale(c, earlier, collector, hit)]
             if not stale:
                 return
             self._means.log.warn("expiry met this backup; reading files again", files=len(stale))
             for copy in stale:
                 copy.placed, copy.adopted = {}, False
-            copier.forget_parent()
+            copier.forget_earlier()
             copier.run(group, stale)
         raise Failed("expiry on a target removes what this backup needs again and again", cure="is a clock wrong?")
 
-    def _stale(self, copy: FileCopy, parent: Parent, hit: frozenset[str]) -> bool:
-        if not hit:
-            return False
-        via_hit = self._layout.manifest(parent.manifest.summary.run) in hit
+    def _stale(self, copy: FileCopy, earlier: Earlier, collector: _Collector, hit: frozenset[str]) -> bool:
+        via_hit = any(key in hit for key in earlier.keys)
         for placed in copy.placed.values():
-            own = RunId.of_object(placed.map_id) == self._id
+            own = placed.map_id in collector.maps
             if not own and (via_hit or self._layout.data(Kind.MAP, placed.map_id) in hit):
                 return True
-            table = self._collector.maps.get(placed.map_id) or parent.load(placed.map_id)[0]
+            table = collector.maps[placed.map_id] if own else earlier.load(placed.map_id)
             for pack in {p.tobytes() for p in table.packs["id"]}:
                 foreign = RunId.of_object(pack) != self._id
                 if foreign and (via_hit or self._layout.data(Kind.PACK, pack) in hit):
@@ -405,61 +364,32 @@ class _Run:
         return False
 
     def _commit(
-        self,
-        parent: Parent | None,
-        timeline: Timeline,
-        started: BackupStart,
-        stop: BackupStop,
-        found: Sequence[Found],
-        copies: Sequence[FileCopy],
-        damaged: Sequence[tuple[str, int]],
-        fan: FanOut,
-        began: float,
-        copier: Copier,
+        self, taken: Taken, parts: _Parts, earlier: Earlier, timeline: Timeline, began: float
     ) -> BackupResult:
-        usage, references = self._usage(parent, copies)
-        files = self._await_wal(timeline, started, stop)
-        for file in files:
+        """Wait for the WAL, then create the manifest on every target whose closure is whole."""
+        data_key = self._means.repository.data_key
+        usage, references = self._usage(taken, parts, earlier)
+        for file in self._await_wal(timeline, taken):
             reference, epoch = self._wal_reference(file)
             references.append(reference)
             usage.epochs.add(epoch)
-        entries, maps = self._entries(found, copies)
-        stored = sum(r.size for r in references if r.kind in (Kind.PACK, Kind.MAP))
-        segment = self._facts.wal_segment_size
-        now = self._means.clock.now()
-        summary = Summary(
-            backup=str(self._id),
-            cluster=self._order.cluster,
-            system_identifier=str(self._facts.system_identifier),
-            timeline=started.timeline,
-            start_lsn=str(started.lsn),
-            stop_lsn=str(stop.lsn),
-            start_wal=name_at(started.timeline, started.lsn, segment).text,
-            stop_wal=name_at(started.timeline, Lsn(stop.lsn.value - 1), segment).text,
-            segment_bytes=segment,
-            started_at=_iso(self._started),
-            stopped_at=_iso(now),
-            parent=parent.manifest.summary.backup if parent else None,
-            engine="postgres",
-            engine_version=self._facts.version_num,
-            size_bytes=sum(e.size for e in entries),
-            stored_bytes=stored,
-            new_bytes=self._collector.new_bytes,
-            files=sum(e.type == FILE for e in entries),
-            page_errors=len(damaged),
-            epochs=sorted(usage.epochs | {self._means.repository.data_key.epoch}),
-        )
-        head = self._head(stop, found, damaged, sum(c.vanished for c in copies))
+        entries, maps = backup_record.entries(taken)
+        epochs = usage.epochs | {data_key.epoch}
+        summary = backup_record.summary(taken, entries, references, epochs, self._means.clock.now())
         sealed = seal_manifest(
-            self._means.repository.data_key, self._layout, summary, head, references, maps, entries
+            data_key, self._layout, summary, backup_record.head(taken), references, maps, entries
         )
-        via = [str(self._layout.manifest(parent.manifest.summary.run))] if parent else []
-        commit = Commit(self._layout, summary, references, sealed, via)
-        standings = self._commit_everywhere(commit, parent is not None)
+        commit = Commit(self._layout, summary, references, sealed, earlier.keys)
+        standings = self._commit_everywhere(commit)
         result = BackupResult(
-            summary, standings, fan.sent_bytes, copier.read_bytes, sum(c.adopted for c in copies), damaged,
-            self._means.clock.monotonic() - began,
-        )  # fmt: skip
+            summary=summary,
+            standings=standings,
+            sent_bytes=parts.sent_bytes,
+            read_bytes=parts.read_bytes,
+            adopted_files=sum(copy.adopted for copy in taken.copies),
+            damaged=taken.damaged,
+            seconds=self._means.clock.monotonic() - began,
+        )
         if len(result.good_on) < self._order.required:
             raise Failed(
                 f"the backup is good on {len(result.good_on)} targets, {self._order.required} must have it",
@@ -469,152 +399,68 @@ class _Run:
             )
         return result
 
-    def _usage(self, parent: Parent | None, copies: Sequence[FileCopy]) -> tuple[Usage, list[Reference]]:
-        pairs = [(p.map_id, p.index) for c in copies for p in c.extents(self._order.sizes.extent)]
-        usage, stored = Usage(), dict(self._collector.stored)
-        if parent is not None:
-            for r in parent.manifest.references:
-                if r.kind in (Kind.PACK, Kind.MAP):
-                    stored.setdefault((r.kind, r.name), Stored(r.size, r.digest))
-        for map_id, extents in used_extents(pairs).items():
-            table = self._collector.maps.get(map_id)
-            if table is None:
-                assert parent is not None
-                table = parent.load(map_id)[0]
-            usage.use(map_id, table, extents)
-        return usage, usage.references(stored)
+    def _usage(self, taken: Taken, parts: _Parts, earlier: Earlier) -> tuple[Usage, list[Reference]]:
+        placed = (p for copy in taken.copies for p in copy.extents(self._order.sizes.extent))
+        usage = Usage()
+        for map_id, extents in used_extents((p.map_id, p.index) for p in placed).items():
+            table = parts.maps.get(map_id)
+            usage.use(map_id, earlier.load(map_id) if table is None else table, extents)
+        return usage, usage.references(earlier.stored | dict(parts.stored))
 
-    def _await_wal(self, timeline: Timeline, started: BackupStart, stop: BackupStop) -> list[str]:
+    def _await_wal(self, timeline: Timeline, taken: Taken) -> list[str]:
         """The files that the closure needs: segments from start to stop, and the histories of the ancestry."""
-        segment = self._facts.wal_segment_size
-        names = [n.text for n in names_between(started.timeline, started.lsn, stop.lsn, segment)]
+        start, stop = taken.start, taken.stop
+        names = [n.text for n in names_between(start.timeline, start.lsn, stop.lsn, self._facts.wal_segment_size)]
         names += [history_name(n).text for n in timeline.path if n > 1]
         await_files(
-            self._targets.taking_part,
+            self._participants.targets,
             self._layout,
             names,
             required=self._order.required,
             timeout_s=self._order.wal_timeout_s,
             token=self._means.token,
             monotonic=self._means.clock.monotonic,
-            stuck=self._archiver,
+            stuck=self._session.session.archiver,
         )
         return names
 
-    def _archiver(self) -> str:
-        rows = self._session.session.rows(
-            "select coalesce(last_failed_wal, ''), failed_count, coalesce(last_archived_wal, '') from pg_stat_archiver"
-        )
-        failed, count, archived = rows[0]
-        text = f"the server archived {archived or 'nothing'} last and failed {count} times"
-        return text + (f", last with {failed}" if failed else "")
-
     def _wal_reference(self, file: str) -> tuple[Reference, int]:
         problems: list[str] = []
-        for target in self._targets.taking_part:
+        for target in self._participants.targets:
             try:
                 return wal_reference(self._means.repository.ring, target, self._layout, file)
             except (StorageError, DrkitError) as error:
                 problems.append(f"{target.name}: {error}")
         raise Failed(f"the archived file {file} cannot be read back", why="; ".join(problems))
 
-    def _entries(self, found: Sequence[Found], copies: Sequence[FileCopy]) -> tuple[list[Entry], list[bytes]]:
-        by_path = {c.found.path: c for c in copies if not c.vanished}
-        index: dict[bytes, int] = {}
-        entries = []
-        for item in found:
-            path = item.path.encode()
-            if item.kind in (EntryKind.FOLDER, EntryKind.TABLESPACE):
-                entries.append(Entry(FOLDER, 0, item.mode, 0, item.mtime_ns, 0, 0, 0, NOTHING, 0, path, ()))
-                continue
-            copy = by_path.get(item.path)
-            if item.kind is not EntryKind.FILE or copy is None:
-                continue
-            placed = copy.extents(self._order.sizes.extent)
-            digest, crc = file_digest((p.digest, p.crc, p.length) for p in placed)
-            extents = tuple((index.setdefault(p.map_id, len(index)), p.index) for p in placed)
-            size = sum(p.length for p in placed)
-            settled = SETTLED if copy.settled and size == item.size else 0
-            entries.append(
-                Entry(FILE, settled, item.mode, size, item.mtime_ns, item.ctime_ns, item.inode, item.device, digest,
-                      crc, path, extents)
-            )  # fmt: skip
-        entries.sort(key=lambda e: e.path + b"/" if e.type == FOLDER else e.path)
-        return entries, list(index)
-
-    def _head(
-        self, stop: BackupStop, found: Sequence[Found], damaged: Sequence[tuple[str, int]], vanished: int
-    ) -> Head:
-        control = self._control
-        spaces = tuple(
-            Tablespace(f.oid, f.location or "", f.location is None) for f in found if f.kind is EntryKind.TABLESPACE
-        )
-        wal_link = next((f.location for f in found if f.kind is EntryKind.FOLDER and f.path == "pg_wal"), None)
-        return Head(
-            label=self._order.label,
-            backup_label=stop.label,
-            tablespace_map=stop.tablespace_map,
-            chunk_bytes=self._order.sizes.chunk,
-            extent_bytes=self._order.sizes.extent,
-            page_bytes=control.block_size,
-            relation_segment_pages=control.relation_segment_blocks,
-            catalog_version=control.catalog_version,
-            control_version=control.control_version,
-            checksums=self._facts.data_checksums,
-            control={
-                "max_connections": control.max_connections,
-                "max_worker_processes": control.max_worker_processes,
-                "max_wal_senders": control.max_wal_senders,
-                "max_prepared_transactions": control.max_prepared_transactions,
-                "max_locks_per_transaction": control.max_locks_per_transaction,
-            },
-            tablespaces=spaces,
-            wal_link=wal_link,
-            source=self._source,
-            damaged=tuple(damaged),
-            vanished=vanished,
-            writer=self._order.writer,
-        )
-
-    def _commit_everywhere(self, commit: Commit, adopts: bool) -> dict[str, Standing]:
+    def _commit_everywhere(self, commit: Commit) -> dict[str, Standing]:
         means = self._means
-        standings = {name: Standing(State.PENDING, why) for name, why in self._targets.out.items()}
-        for target in self._targets.taking_part:
-            lease = self._targets.leases[target.name]
-            if adopts and not lease.live:
+        standings: dict[str, Standing] = {}
+        for target in self._participants.targets:
+            if commit.via and not self._participants.leases[target.name].live:
                 standings[target.name] = Standing(State.PENDING, "the lease ran out before the commit")
                 continue
 
             def revoke(reason: str, target: Target = target) -> None:
-                withdraw(
-                    target, self._layout, self._id, reason, means.repository.data_key, means.clock, means.entropy
-                )
+                key = means.repository.data_key
+                withdraw(target, self._layout, self._id, reason, key, means.clock, means.entropy)
 
             try:
                 standings[target.name] = commit.on(target, revoke)
             except StorageError as error:
                 standings[target.name] = Standing(State.PENDING, str(error))
-        return standings
+        out = {name: Standing(State.PENDING, why) for name, why in self._participants.out.items()}
+        return out | standings
 
 
-class Pace:
-    """Holds readers to `rate` bytes a second together. Thread-safe."""
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the copy left behind, beside the record: objects stored, maps in memory, bytes sent and read."""
 
-    def __init__(self, rate: int | None, clock: Clock, token: CancelToken) -> None:
-        self._rate, self._clock, self._token = rate, clock, token
-        self._free_at = clock.monotonic()
-
-    def __call__(self, size_bytes: int) -> None:
-        if self._rate is None:
-            return
-        now = self._clock.monotonic()
-        self._free_at = max(self._free_at, now) + size_bytes / self._rate
-        if self._free_at > now:
-            self._token.wait(self._free_at - now)
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    stored: Mapping[tuple[int, bytes], Stored]
+    maps: Mapping[bytes, Map]
+    sent_bytes: Mapping[str, int]
+    read_bytes: int
 
 
 def machine_id() -> str:

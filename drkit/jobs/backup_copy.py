@@ -7,13 +7,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from drkit.core.cancel import CancelToken
+from drkit.core.clock import Clock
 from drkit.core.errors import Failed
 from drkit.core.flow import Channel, Group
 from drkit.core.progress import Tally
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.page import PageChecker, page_lsn
 from drkit.engines.postgres.walk import Entry as Found
-from drkit.jobs.backup_parent import Parent
+from drkit.jobs.backup_journal import Journal
+from drkit.jobs.backup_parent import Earlier
 from drkit.pipeline.stager import Placed, Stager
 
 _BATCH_BYTES = 16 << 20
@@ -87,16 +90,17 @@ class Copier:
         *,
         workers: int,
         stager: Callable[[], Stager],
-        parent: Parent | None,
+        earlier: Earlier,
         extent_bytes: int,
         pages: PageRules,
         tally: Tally,
         pace: Callable[[int], None],
+        journal: Journal,
     ) -> None:
-        self._workers, self._stager, self._parent = workers, stager, parent
+        self._workers, self._stager, self._earlier = workers, stager, earlier
+        self._journal = journal
         self._extent_bytes, self._pages, self._tally, self._pace = extent_bytes, pages, tally, pace
         self.suspects: list[tuple[str, int, Lsn]] = []
-        self.new_bytes = 0
         self.read_bytes = 0
         self._lock = threading.Lock()
 
@@ -111,17 +115,25 @@ class Copier:
                 work.put(batch)
             work.close()
 
-    def place(self, stager: Stager, copy: FileCopy, number: int, data: bytes, *, adopt: bool = True) -> None:
-        before = self._parent.before(copy.found.path, number) if self._parent is not None and adopt else None
-        placed = stager.place(data, before)
-        copy.placed[number] = placed
-        with self._lock:
-            self.new_bytes += placed.new_bytes
-            self.read_bytes += len(data)
+    def one(self, copy: FileCopy, data: bytes) -> None:
+        """Place a file that the caller has read, whole and anew, and hand it on."""
+        stager = self._stager()
+        copy.placed = {0: stager.place(data, None)}
+        stager.finish()
 
-    def forget_parent(self) -> None:
+    def forget_earlier(self) -> None:
         """From now on store everything anew."""
-        self._parent = None
+        self._earlier = Earlier([])
+
+    def _place(self, stager: Stager, piece: Piece, data: bytes) -> None:
+        copy = piece.copy
+        placed = stager.place(data, self._earlier.before(copy.found.path, piece.number))
+        with self._lock:
+            copy.placed[piece.number] = placed
+            self.read_bytes += len(data)
+            whole = sum(p.length for p in copy.placed.values()) == copy.found.size
+        if whole:
+            self._journal.file(copy.found, copy.settled, copy.extents(self._extent_bytes))
 
     def _work(self, work: Channel[list[Piece]]) -> None:
         stager = self._stager()
@@ -149,7 +161,7 @@ class Copier:
         finally:
             os.close(descriptor)
         if data:
-            self.place(stager, copy, piece.number, data)
+            self._place(stager, piece, data)
         self._tally.add(piece.length)
 
     def _check(self, checker: PageChecker, descriptor: int, found: Found, data: bytes, offset: int) -> None:
@@ -200,3 +212,22 @@ def _unreadable(found: Found, error: OSError) -> Failed:
         why=error.strerror or str(error),
         cure="run drkit as the owner of the data folder; on an I/O error look at the disk first",
     )
+
+
+class Pace:
+    """Holds readers to `rate` bytes a second together; None: no limit. Thread-safe."""
+
+    def __init__(self, rate: int | None, clock: Clock, token: CancelToken) -> None:
+        self._rate, self._clock, self._token = rate, clock, token
+        self._lock = threading.Lock()
+        self._free_at = clock.monotonic()
+
+    def __call__(self, size_bytes: int) -> None:
+        if self._rate is None:
+            return
+        with self._lock:
+            now = self._clock.monotonic()
+            wait_s = max(0.0, self._free_at - now)
+            self._free_at = max(self._free_at, now) + size_bytes / self._rate
+        if wait_s:
+            self._token.wait(wait_s)

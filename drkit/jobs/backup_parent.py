@@ -1,19 +1,21 @@
-"""The backup before: which files may be adopted unread, and where the chunks of the others lie."""
+"""What earlier runs left: which files may be adopted unread, and where the chunks of the others lie."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from drkit.core.errors import Damage
 from drkit.crypto.keys import Ring
 from drkit.engines.postgres.walk import Entry as Found
+from drkit.jobs.backup_commit import Stored
 from drkit.pipeline.digests import Fingerprints
 from drkit.pipeline.mapping import Map
 from drkit.pipeline.stager import Before, Placed
-from drkit.repository.layout import ClusterLayout, Kind
-from drkit.repository.manifest import FILE, Entry, Manifest, Source
+from drkit.repository.layout import ClusterLayout, Kind, RunId
+from drkit.repository.manifest import FILE, Manifest, Source
 from drkit.repository.maps import load_map, load_marks
 from drkit.repository.target import Target
 from storage_backends.errors import NotFound
@@ -21,50 +23,91 @@ from storage_backends.errors import NotFound
 _CACHED_MAPS = 8  # a map with its fingerprints is at most some 9 MiB
 
 
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file as an earlier run read it. facts: size, mtime, ctime, inode, device of a stat before that read."""
+
+    facts: tuple[int, int, int, int, int]
+    settled: bool
+    extents: tuple[tuple[bytes, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What one run, finished or killed, left that may be adopted: its files, and size and digest of its objects."""
+
+    run: RunId
+    source: Source
+    files: Mapping[bytes, KnownFile]
+    stored: Mapping[tuple[int, bytes], Stored]
+
+
+def known_of(manifest: Manifest) -> Known:
+    """A finished backup as something to build on."""
+    files = {
+        entry.path: KnownFile(
+            (entry.size, entry.mtime, entry.ctime, entry.inode, entry.device),
+            entry.settled,
+            tuple((manifest.maps[index], extent) for index, extent in entry.extents),
+        )
+        for entry in manifest.entries
+        if entry.type == FILE
+    }
+    kinds = (Kind.PACK, Kind.MAP)
+    stored = {(r.kind, r.name): Stored(r.size, r.digest) for r in manifest.references if r.kind in kinds}
+    return Known(manifest.summary.run, manifest.head.source, files, stored)
+
+
 class Parent:
-    """A manifest that is good on `target`, and its maps, read as they are needed. Thread-safe.
+    """A known run whose objects are on `target`; maps are read as they are needed. Thread-safe.
 
     avoid: keys of objects with a tombstone on any target of the run: nothing that needs them is adopted.
     """
 
     def __init__(
-        self, manifest: Manifest, target: Target, layout: ClusterLayout, ring: Ring, avoid: Collection[str]
+        self, known: Known, target: Target, layout: ClusterLayout, ring: Ring, avoid: Collection[str]
     ) -> None:
-        self.manifest = manifest
+        self.known = known
         self._target, self._layout, self._ring = target, layout, ring
         self._avoid = frozenset(avoid)
-        self._files = {entry.path: entry for entry in manifest.entries if entry.type == FILE}
         self._maps: OrderedDict[bytes, tuple[Map, list[Fingerprints] | None]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def unchanged(self, found: Found, source: Source) -> Entry | None:
-        """The parent's entry where the file may be skipped unread.
+    @property
+    def key(self) -> str:
+        """The key whose tombstone stands for this run."""
+        return self._layout.manifest(self.known.run)
 
-        Same machine, folder and filesystem; size, times and inode equal to the stat before the parent's read, and
+    def unchanged(self, found: Found, source: Source) -> KnownFile | None:
+        """The earlier file where this one may be skipped unread.
+
+        Same machine, folder and filesystem; size, times and inode equal to the stat before the earlier read, and
         older than it by two seconds, so that no write can hide behind the clock's grain.
         """
-        before = self._files.get(found.path.encode())
-        if before is None or not before.settled or self.manifest.head.source != source:
+        before = self.known.files.get(found.path.encode())
+        if before is None or not before.settled or self.known.source != source:
             return None
-        then = (before.size, before.mtime, before.ctime, before.inode, before.device)
         now = (found.size, found.mtime_ns, found.ctime_ns, found.inode, found.device)
-        if then != now or any(self._entombed(before, index) for index in range(len(before.extents))):
+        if before.facts != now or any(self._entombed(map_id) for map_id, _ in before.extents):
             return None
         return before
 
-    def adopt(self, entry: Entry) -> list[Placed]:
-        """The parent's extents of a file, as if they had been placed now."""
-        return [self._adopted(entry, index) for index in range(len(entry.extents))]
+    def adopt(self, file: KnownFile) -> list[Placed]:
+        """The extents of an earlier file, as if they had been placed now."""
+        placed = []
+        for map_id, index in file.extents:
+            row = self.load(map_id)[0].extent(index)
+            placed.append(Placed(map_id, index, row.digest, row.crc, row.length, 0))
+        return placed
 
-    def before(self, path: str, index: int) -> Before | None:
-        """What the parent has of one extent; None where it has nothing that may be adopted."""
-        entry = self._files.get(path.encode())
-        if entry is None or index >= len(entry.extents) or self._entombed(entry, index):
+    def before(self, path: str, number: int) -> Before | None:
+        """What is known of one extent; None where nothing may be adopted."""
+        file = self.known.files.get(path.encode())
+        if file is None or number >= len(file.extents) or self._entombed(file.extents[number][0]):
             return None
-        map_index, extent = entry.extents[index]
-        map_id = self.manifest.maps[map_index]
+        map_id, index = file.extents[number]
         found, marks = self.load(map_id)
-        return Before(found, map_id, extent, marks[extent] if marks is not None else None)
+        return Before(found, map_id, index, marks[index] if marks is not None else None)
 
     def load(self, map_id: bytes) -> tuple[Map, list[Fingerprints] | None]:
         """A map and its fingerprints; without fingerprints whole extents are compared."""
@@ -84,17 +127,46 @@ class Parent:
                 self._maps.popitem(last=False)
             return found, marks
 
-    def _adopted(self, entry: Entry, index: int) -> Placed:
-        map_index, extent = entry.extents[index]
-        map_id = self.manifest.maps[map_index]
-        row = self.load(map_id)[0].extent(extent)
-        return Placed(map_id, extent, row.digest, row.crc, row.length, 0)
-
-    def _entombed(self, entry: Entry, index: int) -> bool:
+    def _entombed(self, map_id: bytes) -> bool:
         if not self._avoid:
             return False
-        map_id = self.manifest.maps[entry.extents[index][0]]
         if self._layout.data(Kind.MAP, map_id) in self._avoid:
             return True
         packs = self.load(map_id)[0].packs["id"]
         return any(self._layout.data(Kind.PACK, p.tobytes()) in self._avoid for p in packs)
+
+
+class Earlier:
+    """All that this run may build on: the backup before, and what a killed run left since. The later one first."""
+
+    def __init__(self, parents: list[Parent]) -> None:
+        self.parents = parents
+
+    def unchanged(self, found: Found, source: Source) -> list[Placed] | None:
+        for parent in self.parents:
+            file = parent.unchanged(found, source)
+            if file is not None:
+                return parent.adopt(file)
+        return None
+
+    def before(self, path: str, number: int) -> Before | None:
+        for parent in self.parents:
+            found = parent.before(path, number)
+            if found is not None:
+                return found
+        return None
+
+    def load(self, map_id: bytes) -> Map:
+        """A map of an earlier run."""
+        key = (int(Kind.MAP), map_id)
+        parent = next((p for p in self.parents if key in p.known.stored), self.parents[0])
+        return parent.load(map_id)[0]
+
+    @property
+    def stored(self) -> dict[tuple[int, bytes], Stored]:
+        return {key: facts for p in reversed(self.parents) for key, facts in p.known.stored.items()}
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys whose tombstones stand for the runs adopted from."""
+        return [p.key for p in self.parents]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -36,13 +36,13 @@ class Answers(Generic[T]):
 def ask_all(
     targets: Sequence[Target],
     call: Callable[[Target], T],
-    enough: Callable[[Collection[str], dict[str, T]], bool],
+    enough: Callable[[Mapping[str, T]], bool],
     patience: Patience,
     clock: Clock,
 ) -> Answers[T]:
     """Run `call` for each target in a thread of its own.
 
-    Returns when all have ended, `grace_s` after `enough(names, answers)` first holds, or at the deadline. A thread
+    Returns when all have ended, `grace_s` after `enough(answers)` first holds, or at the deadline. A thread
     left behind goes on; what it still does must be harmless. An error that is neither a storage error nor one of
     drkit's is raised here.
     """
@@ -60,7 +60,7 @@ def ask_all(
     until = clock.monotonic() + patience.deadline_s
     satisfied = False
     while len(answers.good) + len(answers.failed) < len(targets):
-        if not satisfied and enough(answers.good.keys(), answers.good):
+        if not satisfied and enough(answers.good):
             satisfied, until = True, min(until, clock.monotonic() + patience.grace_s)
         try:
             name, value, error = ended.get(timeout=max(0.0, until - clock.monotonic()))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drkit.core.clock import Clock
-from drkit.core.errors import DrkitError
+from drkit.core.errors import Damage, DrkitError
 from drkit.core.log import Log
 from drkit.repository.layout import ClusterLayout
 from drkit.repository.repository import Repository
@@ -16,14 +16,12 @@ from drkit.repository.target import Target
 from drkit.repository.wal import Met, Outcome, meet, store
 from storage_backends.errors import StorageError
 
-_DAMAGED = "damaged: "
-
 
 @dataclass(frozen=True, slots=True)
 class Payment:
     """Bounds on what one push pays in passing: debts, and seconds that it waits for them."""
 
-    limit: int = 4
+    limit: int = 16
     seconds: float = 2.0
 
 
@@ -45,60 +43,47 @@ def pay_debts(
     *,
     limit: int | None = None,
     deadline_s: float | None = None,
-    damaged_too: bool = True,
+    blocked_too: bool = True,
 ) -> Paid:
     """Pay what these targets lack, oldest WAL first; a debt is forgotten only when the object is there and opens.
 
-    A target that fails once is not asked again in this call. damaged_too: also look at names that held a damaged
-    object, whether it was repaired. Idempotent; a death in between leaves the debt.
+    A target that fails once is not asked again in this call. blocked_too: also look at names that held
+    something else, whether that was repaired. Idempotent; a death in between leaves the debt.
     """
     until = None if deadline_s is None else clock.monotonic() + deadline_s
-    done, failed = Paid(), set[str]()
+    done = Paid()
     with spool.paying() as ours:
         if not ours:
             return Paid(busy=True)
-        for debt in spool.debts():
-            if (limit is not None and done.paid >= limit) or (until is not None and clock.monotonic() >= until):
-                break
-            owing = _owing(debt, targets, failed, damaged_too)
-            if owing:
-                _pay(debt, owing, repository, spool, done, failed, log)
+        for target in targets:
+            for debt in spool.debts(target.name):
+                if (limit is not None and done.paid >= limit) or (until is not None and clock.monotonic() >= until):
+                    break
+                if debt.blocked and not blocked_too:
+                    continue
+                if not _pay(debt, target, repository, spool, done, log):
+                    break
         spool.sweep()
     return done
 
 
-def _owing(debt: Debt, targets: Sequence[Target], failed: set[str], damaged_too: bool) -> list[Target]:
-    def wanted(target: Target) -> bool:
-        why = debt.owed.get(target.name)
-        return why is not None and target.name not in failed and (damaged_too or not why.startswith(_DAMAGED))
-
-    return [target for target in targets if wanted(target)]
-
-
-def _pay(
-    debt: Debt,
-    owing: Sequence[Target],
-    repository: Repository,
-    spool: Spool,
-    done: Paid,
-    failed: set[str],
-    log: Log,
-) -> None:
-    for target in owing:
-        try:
-            met = _bring(debt, target, repository, spool)
-        except (StorageError, DrkitError) as error:
-            failed.add(target.name)
-            done.left[debt.file, target.name] = str(error)
-            log.warn("wal debt left", file=debt.file, target=target.name, why=str(error))
-            continue
-        if met.there or met.outcome is Outcome.EXPIRED:
-            spool.settle(debt, [target.name])
-            done.paid += 1
-            log.info("wal debt paid", file=debt.file, target=target.name, outcome=met.outcome.value)
-        else:
-            done.left[debt.file, target.name] = f"{met.outcome.value}: {met.why}"
-            log.error("wal debt blocked", file=debt.file, target=target.name, outcome=met.outcome.value, why=met.why)
+def _pay(debt: Debt, target: Target, repository: Repository, spool: Spool, done: Paid, log: Log) -> bool:
+    """Whether the target can be asked for the next one."""
+    try:
+        met = _bring(debt, target, repository, spool)
+    except (StorageError, DrkitError) as error:
+        done.left[debt.file, target.name] = str(error)
+        log.warn("wal debt left", file=debt.file, target=target.name, why=str(error))
+        return isinstance(error, Damage)  # of the spool's own bytes: says nothing about the target
+    if met.there or met.outcome is Outcome.EXPIRED:
+        spool.settle(debt)
+        done.paid += 1
+        log.info("wal debt paid", file=debt.file, target=target.name, outcome=met.outcome.value)
+    else:
+        done.left[debt.file, target.name] = f"{met.outcome.value}: {met.why}"
+        spool.block(debt, met.why)
+        log.error("wal debt blocked", file=debt.file, target=target.name, outcome=met.outcome.value, why=met.why)
+    return True
 
 
 def _bring(debt: Debt, target: Target, repository: Repository, spool: Spool) -> Met:
@@ -116,16 +101,19 @@ def pay_in_passing(
 
     A payment that hangs is left to its thread: whatever becomes of it, the debt goes only when it is paid.
     """
-    names = {target.name for target in targets}
-    if not any(names.intersection(_payable(debt)) for debt in spool.debts()):
+    owing = [target for target in targets if spool.count(target.name)]
+    if not owing:
         return 0
     done: list[Paid] = []
     errors: list[BaseException] = []
 
     def root() -> None:
         try:
-            bounded = {"limit": bounds.limit, "deadline_s": bounds.seconds}
-            done.append(pay_debts(repository, targets, spool, clock, log, damaged_too=False, **bounded))  # type: ignore[arg-type]
+            limit, deadline_s = bounds.limit, bounds.seconds
+            paid = pay_debts(
+                repository, owing, spool, clock, log, limit=limit, deadline_s=deadline_s, blocked_too=False
+            )
+            done.append(paid)
         except BaseException as error:  # noqa: BLE001  a thread root: the segment itself is safe, so it is only told
             errors.append(error)
 
@@ -135,7 +123,3 @@ def pay_in_passing(
     for error in errors:
         log.error("wal debts not paid", why=str(error))
     return done[0].paid if done else 0
-
-
-def _payable(debt: Debt) -> Mapping[str, str]:
-    return {name: why for name, why in debt.owed.items() if not why.startswith(_DAMAGED)}

@@ -13,7 +13,7 @@ A death anywhere before 4 means that PostgreSQL hands the file over again: 1 the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from drkit.core.clock import Clock
@@ -40,8 +40,8 @@ class PushSettings:
     data_dir: Path
     rule: AckRule
     level: int = 3
-    patience: Patience = Patience()
-    pay: Payment = Payment()
+    patience: Patience = field(default_factory=Patience)
+    pay: Payment = field(default_factory=Payment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def push(path: Path, repository: Repository, spool: Spool, settings: PushSetting
 
 
 _Call = Callable[[Target], Met | None]
-_Enough = Callable[[Collection[str]], bool]
+_Rule = Callable[[Collection[str]], bool]
 
 
 class _Push:
@@ -99,7 +99,7 @@ class _Push:
 
     def run(self) -> Pushed:
         rule, asked = self.settings.rule, self._asked()
-        looked = self._ask(asked, self._look, lambda names: rule.met(names))
+        looked = self._ask(asked, self._look, rule.met)
         self._refuse_conflict(asked, looked)
         blob = self._blob(looked)
         lacking = [t for t in asked if t.name in looked.good and looked.good[t.name] is None]
@@ -114,8 +114,9 @@ class _Push:
         owed = self._owed(acknowledged, met)
         if owed:
             self._owe(owed, blob)
-        self.log.info("wal archived", file=self.file, targets=",".join(acknowledged), owed=",".join(sorted(owed)))
-        return Pushed(self.file, self.system, blob.size_bytes, acknowledged, owed)
+        lacking_it = {name: why for name, why, _ in owed}
+        self.log.info("wal archived", file=self.file, targets=",".join(acknowledged), owed=",".join(lacking_it))
+        return Pushed(self.file, self.system, blob.size_bytes, acknowledged, lacking_it)
 
     def _asked(self) -> Sequence[Target]:
         """Targets that failed just now are left out, unless the rule cannot be met without them."""
@@ -130,13 +131,11 @@ class _Push:
         }
         return awake
 
-    def _ask(
-        self,
-        targets: Sequence[Target],
-        call: _Call,
-        enough: _Enough,
-    ) -> Answers[Met | None]:
-        found = ask_all(targets, call, lambda names, _: enough(names), self.settings.patience, self.clock)
+    def _ask(self, targets: Sequence[Target], call: _Call, met: _Rule) -> Answers[Met | None]:
+        def enough(answers: Mapping[str, Met | None]) -> bool:
+            return met({name for name, one in answers.items() if one is None or one.there})
+
+        found = ask_all(targets, call, enough, self.settings.patience, self.clock)
         self.problems |= found.failed
         return found
 
@@ -191,27 +190,27 @@ class _Push:
         for name, problem in failed.items():
             self.spool.failed(name, now, str(problem))
 
-    def _owed(self, acknowledged: Collection[str], met: Mapping[str, Met]) -> dict[str, str]:
-        """Who lacks it, and why; an expired object is not owed."""
-        owed = {}
+    def _owed(self, acknowledged: Collection[str], met: Mapping[str, Met]) -> list[tuple[str, str, bool]]:
+        """(target, why, blocked) for each that lacks it; an expired object is not owed."""
+        owed = []
         for name in sorted(self.settings.rule.targets.difference(acknowledged)):
             one = met.get(name)
-            if one is not None and one.outcome is Outcome.EXPIRED:
-                continue
-            problem = self.problems.get(name) or self.repository.absent.get(name)
-            owed[name] = f"damaged: {one.why}" if one is not None else str(problem or "it could not be opened")
+            if one is None:
+                problem = self.problems.get(name) or self.repository.absent.get(name)
+                owed.append((name, str(problem or "it could not be opened"), False))
+            elif one.outcome is not Outcome.EXPIRED:
+                owed.append((name, one.why, True))
         return owed
 
-    def _owe(self, owed: Mapping[str, str], blob: Blob) -> None:
+    def _owe(self, owed: Sequence[tuple[str, str, bool]], blob: Blob) -> None:
         since = format_time(self.clock.now())
-        self.spool.owe(
-            Debt(self.system, self.file, self.identity.hex(), blob.digest.hex(), blob.size_bytes, since, owed), blob
-        )
-        for name, why in owed.items():
-            self.log.warn("wal owed", file=self.file, target=name, why=why)
+        facts = (self.system, self.file, self.identity.hex(), blob.digest.hex(), blob.size_bytes, since)
+        self.spool.owe([Debt(name, *facts, why, blocked) for name, why, blocked in owed], blob)
+        for name, why, blocked in owed:
+            self.log.warn("wal owed", file=self.file, target=name, blocked=blocked, why=why)
 
     def _too_few(self, acknowledged: Collection[str], met: Mapping[str, Met]) -> DrkitError:
-        causes = {name: problem for name, problem in {**self.repository.absent, **self.problems}.items()}
+        causes = {**self.repository.absent, **self.problems}
         whys = [f"{name}: {problem}" for name, problem in sorted(causes.items())]
         whys += [f"{name}: {one.outcome.value}, {one.why}" for name, one in sorted(met.items()) if not one.there]
         kind = Unreachable if causes else Failed

@@ -1,12 +1,12 @@
 """What outlives a process on this host: debts of sealed WAL, and which target failed just now.
 
-    <spool>/wal/debts/<file>-<digest>.json    a debt: an object, and the targets that still lack it
-    <spool>/wal/sealed/<file>-<digest>        its sealed bytes, written before the debt, removed after it
-    <spool>/wal/lock, paying                  flock: who changes a debt, who pays
-    <spool>/resting/<target>                  when it failed last, and how often in a row
-    <spool>/systems/<cluster>                 the system identifier that this host archives under that name
+    <spool>/wal/debts/<target>/<file>-<digest>    a debt: an object that this target still lacks
+    <spool>/wal/sealed/<file>-<digest>            its sealed bytes, written before the debt, removed after the last one
+    <spool>/wal/lock, paying                      flock: who changes debts, who pays
+    <spool>/resting/<target>                      when it failed last, and how often in a row
+    <spool>/systems/<cluster>                     the system identifier that this host archives under that name
 
-Everything is durable on return. A crash leaves sealed bytes without a debt, which are rubbish, never a debt without bytes.
+Debts are durable on return. A crash leaves sealed bytes without a debt, which are rubbish, never a debt without bytes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from drkit.core.units import format_time, parse_time
 from drkit.crypto.container import DIGEST_BYTES, check_digest
 from drkit.repository.wal import Blob
 from storage_backends import durable
-from storage_backends.errors import AlreadyExists
+from storage_backends.errors import AlreadyExists, StorageError
 from storage_backends.oserrors import os_errors
 
 _FIRST_REST_S, _LONGEST_REST_S = 10.0, 120.0
@@ -33,15 +33,20 @@ _FIRST_REST_S, _LONGEST_REST_S = 10.0, 120.0
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """A sealed object that was acknowledged while `owed` (target -> why) lacked it. Texts are hex where binary."""
+    """A sealed object that was acknowledged while `target` lacked it. identity and digest are hex.
 
+    blocked: something else stands under its name there (damaged, or of other content): it is not paid in passing.
+    """
+
+    target: str
     system_identifier: int
     file: str
     identity: str
     digest: str
     size_bytes: int
     since: str
-    owed: Mapping[str, str]
+    why: str
+    blocked: bool = False
 
     @property
     def ident(self) -> str:
@@ -57,36 +62,37 @@ class Spool:
 
     # --- debts ---
 
-    def owe(self, debt: Debt, blob: Blob) -> None:
-        """Record a debt, joined with one of the same object. Raises OutOfSpace where the disk is full."""
-        for made in (self._debts, self._sealed):
+    def owe(self, debts: Iterable[Debt], blob: Blob) -> None:
+        """Record debts of one object. Raises OutOfSpace where the disk is full: then nothing may be acknowledged."""
+        owed = list(debts)
+        for made in (self._sealed, *(self._debts / debt.target for debt in owed)):
             durable.make_dirs(made, sync_existing=True)
-        sealed = self._sealed / debt.ident
         with self._locked("lock"):
+            self._keep(owed[0], blob)
+            for debt in owed:
+                text = json.dumps(asdict(debt), sort_keys=True)
+                durable.replace(self._debts / debt.target / debt.ident, text.encode())
+
+    def _keep(self, debt: Debt, blob: Blob) -> None:
+        try:
+            durable.write_new(self._sealed / debt.ident, blob.parts)
+        except AlreadyExists:
             try:
-                durable.write_new(sealed, blob.parts)
-            except AlreadyExists:
-                self._rewrite_damaged(debt, blob)
-            known = self._read(self._debts / f"{debt.ident}.json")
-            if known is not None:
-                debt = replace(known, owed={**known.owed, **debt.owed})
-            self._write(debt)
+                self.sealed(debt)
+            except Damage:  # an earlier attempt's bytes are used only when they are whole
+                durable.replace(self._sealed / debt.ident, b"".join(blob.parts))
 
-    def _rewrite_damaged(self, debt: Debt, blob: Blob) -> None:
-        """Sealed bytes of an earlier attempt are used only when they are whole."""
-        try:
-            self.sealed(debt)
-        except Damage:
-            durable.replace(self._sealed / debt.ident, b"".join(blob.parts))
+    def targets(self) -> list[str]:
+        """Targets with debts."""
+        return [name for name in _names(self._debts) if _names(self._debts / name)]
 
-    def debts(self) -> Iterator[Debt]:
-        """All debts, by file name: the oldest WAL of a timeline first. Read one by one, as they are asked for."""
-        try:
-            names = sorted(name for name in os.listdir(self._debts) if name.endswith(".json"))
-        except FileNotFoundError:
-            return
-        for name in names:
-            debt = self._read(self._debts / name)
+    def count(self, target: str) -> int:
+        return len(_names(self._debts / target))
+
+    def debts(self, target: str) -> Iterator[Debt]:
+        """By file name: the oldest WAL of a timeline first. Read one by one, as they are asked for."""
+        for name in _names(self._debts / target):
+            debt = self._read(self._debts / target / name)
             if debt is not None:
                 yield debt
 
@@ -102,31 +108,29 @@ class Spool:
             raise Damage("the sealed bytes of a debt are others", where=str(path))
         return Blob((data[:-DIGEST_BYTES], digest), len(data), digest)
 
-    def settle(self, debt: Debt, targets: Iterable[str]) -> None:
-        """These targets no longer lack it; with the last one the debt and its bytes go."""
+    def block(self, debt: Debt, why: str) -> None:
+        """Mark it as one that only a repair of the target can settle."""
+        text = json.dumps(asdict(replace(debt, blocked=True, why=why)), sort_keys=True)
+        durable.replace(self._debts / debt.target / debt.ident, text.encode())
+
+    def settle(self, debt: Debt) -> None:
+        """It is paid, or nothing is owed any more. The bytes go with the last debt of the object."""
         with self._locked("lock"):
-            known = self._read(self._debts / f"{debt.ident}.json")
-            if known is None:
-                return
-            gone = set(targets)
-            owed = {name: why for name, why in known.owed.items() if name not in gone}
-            if owed:
-                self._write(replace(known, owed=owed))
-                return
-            for folder, name in ((self._debts, f"{debt.ident}.json"), (self._sealed, debt.ident)):
-                (folder / name).unlink(missing_ok=True)
-                durable.sync_dir(folder)
+            (self._debts / debt.target / debt.ident).unlink(missing_ok=True)
+            durable.sync_dir(self._debts / debt.target)
+            self._drop_if_unowed(debt.ident)
 
     def sweep(self) -> None:
-        """Remove sealed bytes that no debt names: an `owe` or `settle` died half way."""
+        """Remove sealed bytes that no debt names: an `owe` or a `settle` died half way."""
+        if not self._sealed.exists():
+            return
         with self._locked("lock"):
-            try:
-                names = os.listdir(self._sealed)
-            except FileNotFoundError:
-                return
-            for name in names:
-                if not (self._debts / f"{name}.json").exists():
-                    (self._sealed / name).unlink(missing_ok=True)
+            for ident in _names(self._sealed):
+                self._drop_if_unowed(ident)
+
+    def _drop_if_unowed(self, ident: str) -> None:
+        if not any((self._debts / target / ident).exists() for target in _names(self._debts)):
+            (self._sealed / ident).unlink(missing_ok=True)
 
     @contextmanager
     def paying(self) -> Iterator[bool]:
@@ -135,13 +139,9 @@ class Spool:
         with self._locked("paying", wait=False) as ours:
             yield ours
 
-    def _write(self, debt: Debt) -> None:
-        durable.replace(self._debts / f"{debt.ident}.json", json.dumps(asdict(debt), sort_keys=True).encode())
-
     def _read(self, path: Path) -> Debt | None:
         try:
-            value = json.loads(path.read_text())
-            return Debt(**value)
+            return Debt(**json.loads(path.read_text()))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
@@ -165,26 +165,31 @@ class Spool:
     # --- targets that rest ---
 
     def failed(self, target: str, now: datetime, why: str) -> None:
-        """A target failed: it rests 10 s, then twice as long each time, at most 2 minutes."""
+        """A target failed: it rests 10 s, then twice as long each time, at most 2 minutes.
+
+        Only saves time: what cannot be remembered (a full disk, another user's spool) is forgotten, nothing raised.
+        """
         known = self._rest(target)
         row = (int(str(known["row"])) if known else 0) + 1
-        durable.make_dirs(self.folder / "resting")
         value = {"at": format_time(now), "row": row, "why": why}
-        durable.replace(self.folder / "resting" / target, json.dumps(value).encode())
+        try:
+            durable.make_dirs(self.folder / "resting")
+            durable.replace(self.folder / "resting" / target, json.dumps(value).encode())
+        except StorageError:
+            return
 
     def answered(self, target: str) -> None:
         """It works again."""
-        path = self.folder / "resting" / target
-        if path.exists():
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.folder / "resting" / target).unlink(missing_ok=True)
 
     def resting(self, now: datetime) -> dict[str, str]:
         """Targets that failed so recently that they need not be asked, and why they failed."""
-        found = {}
+        found: dict[str, str] = {}
         try:
-            names = sorted(os.listdir(self.folder / "resting"))
-        except FileNotFoundError:
-            return {}
+            names = _names(self.folder / "resting")
+        except OSError:
+            return found
         for name in names:
             known = self._rest(name)
             if known is None:
@@ -228,3 +233,11 @@ class Spool:
                 cure=f"give a new server a [cluster.NAME] of its own; after an upgrade or a new initdb that replaces "
                 f"the old one: rm {path}",
             )
+
+
+def _names(folder: Path) -> list[str]:
+    """Sorted names of the entries of a folder, without files under construction; empty where there is no folder."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -58,6 +58,8 @@ class Replicator:
             new |= things(held, "withdrawn")
         after = world
         for thing in sorted(new):
+            if thing.kind == "withdrawn":  # as published, a withdrawal is no verdict: nothing stands in its way
+                after = after.drop(self.to, Thing("confirmed", thing.name))
             after = after.put(self.to, Thing(thing.kind, thing.name))
             if f"decided {thing.name} @ {self.source}" in world.ghosts:
                 after = after.note(f"decided {thing.name} @ {self.to}")
@@ -85,7 +87,8 @@ class Replicator:
 
     def _list(self, mind: ReplicatorMind, world: World) -> Sequence[Move]:
         missing = tuple(sorted(_refs(mind) - names(world.targets[self.to], "data")))
-        after = mind._replace(at="copy" if missing else "check", copies=missing)
+        done = "check" if self.rules.copy_data_first else "end"
+        after = mind._replace(at="copy" if missing else done, copies=missing)
         return [(f"lists data there: lacks {listed(missing)}", world, after)]
 
     def _copy(self, mind: ReplicatorMind, world: World) -> Sequence[Move]:

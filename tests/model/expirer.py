@@ -103,9 +103,9 @@ class Expirer:
         settled = names(world.targets[self.at], "confirmed").union(manifest.name for manifest in elsewhere)
         needed = NOTHING.union(*(manifest.refs for manifest in elsewhere))
         after = mind._replace(todo=dead, goes=tuple(sorted(goes)), settled=settled, needed=needed)
-        after = after._replace(at="withdraw") if dead else self._turn(after)
         if not self.rules.verdicts:
-            after = self._turn(after._replace(todo=(), goes=tuple(sorted({*goes, *dead}))))
+            after = after._replace(todo=(), goes=tuple(sorted({*goes, *dead})))
+        after = after._replace(at="withdraw") if after.todo else self._turn(after)
         return [(label, noted, after)]
 
     def _dead(self, mind: ExpirerMind, world: World) -> set[str]:
@@ -135,7 +135,7 @@ class Expirer:
             newest = max(good_here, default="")
             return (good_here - {newest}) - named, ({newest} if len(good_here) > 1 else set())
         there = {manifest.name for manifest in mind.manifests}
-        pending = {ref for m in self._elsewhere(world) if m.name not in there for ref in m.refs}
+        pending = {ref for m in self._elsewhere(world) if m.name not in good_here for ref in m.refs}
         named.update(m.name for m in mind.manifests if m.refs & pending)  # another backup waits for its data
         return {one for one in self.removes & there if one not in mind.tombs and one not in named}, set()
 
@@ -192,7 +192,8 @@ class Expirer:
         named = NOTHING.union(*(lease.via for lease in counted)) if self.rules.via_keeps_manifest else NOTHING
         manifests = sorted(m.name for m in mind.manifests if m.name in mind.tombs and m.name not in named)
         data = sorted(name for name in mind.tombs if "/" in name and name not in reached)
-        saved = sorted(mind.tombs & reached) if not self.rules.tombstones_final else []
+        adopted = {name for lease in mind.leases if lease.kind == "lease" for name in lease.via}
+        saved = sorted(mind.tombs & (reached | adopted)) if not self.rules.tombstones_final else []
         past = sorted(lease.name for lease in mind.leases - counted if lease.kind == "lapsed")
         todo = [("untomb", name) for name in saved] + [("manifest", name) for name in manifests]
         todo += [("data", name) for name in data] + [("lapsed", name) for name in past]

@@ -105,6 +105,9 @@ HISTORIES = {
     "two rounds of expiry": History(
         HEIR, lambda r: [writer(r, "W", "Q"), expirer(r, "E", "Q", rounds=2), Clock()]
     ),
+    "two expirers of one backup": History(
+        P, lambda r: [writer(r, "W", "P"), expirer(r, "E", "P"), expirer(r, "F", "P")]
+    ),
     "retention rests on a new backup": History(
         P, lambda r: [writer(r, "W", "P", calm=False), Expirer("E", r, keeps_one=True), Clock()]
     ),

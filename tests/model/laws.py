@@ -41,7 +41,18 @@ class Laws:
                 continue
             name, _, at = what.partition(" @ ")
             if not good(world.targets[int(at)], name, self.rules):
-                return f"(b, d) {name} was promised good on {at}, nobody chose it to go, and it is not good"
+                return f"(b) {name} was promised good on {at}, nobody chose it to go, and it is not good"
+        return None
+
+    def adopted(self, world: World) -> str | None:
+        """The part of the law above about data that another run wrote."""
+        for at, held in enumerate(world.targets):
+            dead = names(held, "tombstone")
+            for manifest in things(held, "manifest"):
+                hit = {name for name in manifest.refs & dead if run_of(name) != manifest.name}
+                decided = f"decided {manifest.name} @ {at}" in world.ghosts
+                if hit and f"promised {manifest.name} @ {at}" in world.ghosts and not decided:
+                    return f"(b, adopted) {manifest.name} was promised good on {at} and {sorted(hit)} is tombstoned"
         return None
 
     def buried(self, world: World) -> str | None:

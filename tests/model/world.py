@@ -34,6 +34,7 @@ class Rules:
     # writer
     lease_before_listing: bool = True
     lease_names_via: bool = True
+    looks_before_stop: bool = True
     manifest_last: bool = True
     second_look: bool = True
     verdicts: bool = True

@@ -69,6 +69,8 @@ class Writer:
 
     def _again(self, mind: WriterMind, world: World) -> Sequence[Move]:
         kept = self._spared(mind, world)
+        if not self.rules.looks_before_stop:
+            return self._check(mind, world)
         if kept == mind.adopts:
             return [("lists tombstones again: nothing adopted is hit", world, mind._replace(at="check"))]
         anew = frozenset({f"{self.name}/2"})

@@ -48,6 +48,14 @@ class RgwServer:
         client.close()
         return name
 
+    def set_quota(self, bucket: str, *, max_objects: int) -> None:
+        """Bound a bucket before its first object."""
+        admin = ["radosgw-admin", "quota", "--quota-scope=bucket", f"--bucket={bucket}"]
+        environment = {**os.environ, "CEPH_CONF": str(self.folder / "ceph.conf")}
+        for verb in (["set", f"--max-objects={max_objects}"], ["enable"]):
+            command = [*admin[:2], verb[0], *admin[2:], *verb[1:]]
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+
     def stop(self) -> None:
         """Stop all daemons; the data stay."""
         subprocess.run([_SCRIPT, "stop", self.folder], check=True)

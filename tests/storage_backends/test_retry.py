@@ -135,10 +135,10 @@ def test_sleep_may_cancel() -> None:
 @pytest.mark.parametrize("size_known", [True, False])
 def test_past_the_bound_bytes_are_not_kept(size_known: bool) -> None:
     bench = Bench("create:503;write:ok,ok,503", RetryPolicy(replay_bytes=1000))
-    with bench.backend.create(key("t/big"), 4000 if size_known else None) as upload:
-        with pytest.raises(Unavailable):
-            for _ in range(4):
-                upload.write(bytes(1000))
+    size_bytes = 4000 if size_known else None
+    with bench.backend.create(key("t/big"), size_bytes) as upload, pytest.raises(Unavailable):
+        for _ in range(4):
+            upload.write(bytes(1000))
     with pytest.raises(NotFound):
         bench.store.stat(key("t/big"))
     assert bench.count("create") == 2 and bench.count("write") == 3 and bench.count("abort") == 1

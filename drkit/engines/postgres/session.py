@@ -187,6 +187,13 @@ class Session:
                                       else pg_current_wal_lsn() end, '0/0')::text"""
         return Lsn.parse(self.rows(sql)[0][0])
 
+    def archiver(self) -> str:
+        """What pg_stat_archiver says, as a sentence for messages."""
+        sql = "select coalesce(last_archived_wal, 'nothing'), failed_count, last_failed_wal from pg_stat_archiver"
+        ((archived, failures, failed),) = self.rows(sql)
+        text = f"the server archived {archived} last and failed {failures} times"
+        return text + (f", last with {failed}" if failed else "")
+
     # --- doing ---
 
     def switch_wal(self) -> Lsn:
@@ -197,7 +204,10 @@ class Session:
         return Lsn.parse(self.rows("select pg_switch_wal()::text")[0][0])
 
     def create_restore_point(self, name: str) -> Lsn:
-        """Write a named point to WAL; returns its end: recover to the name, or to this LSN. At most 63 bytes."""
+        """Write a named point to WAL; returns its end: recover to the name, or to this LSN. At most 63 bytes.
+
+        The server does not flush it: it is durable with the next commit or WAL switch (CreateRestorePoint, xlog.c).
+        """
         if not 1 <= len(name.encode()) <= 63:
             raise Refused("a restore point's name must have 1 to 63 bytes", where=name)
         return Lsn.parse(self.rows("select pg_create_restore_point(%s)::text", name)[0][0])

@@ -24,7 +24,6 @@ together from two pages. The chain is checked twice: by lengths, and by each rec
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -121,6 +120,9 @@ class WalStream:
             self.end = EndOfWal.GAP
             return None
         self._expected = number + 1
+        if len(segment) < facts.block_size:
+            self.end = EndOfWal.PAGE
+            return None
         pages = _Pages(facts, name, segment)
         found = self._records(pages)
         is_whole = pages.is_whole and len(segment) == facts.segment_size
@@ -253,11 +255,11 @@ class _Pages:
         bad = np.flatnonzero(~(magic & address & line))
         valid = int(bad[0]) if len(bad) else count
         self.is_whole = valid == count
-        first = words[0, LONG_HEADER_BYTES // 8 :]
+        first = words[:valid, LONG_HEADER_BYTES // 8 :][:1].ravel()
         rest = words[1:valid, _SHORT_HEADER_BYTES // 8 :].ravel()
         self.stream: npt.NDArray[np.uint8] = np.concatenate([first, rest]).view(np.uint8)
         self.size = len(self.stream)
-        flags = (words[:valid, 0] >> np.uint64(16)) & np.uint64(0xFFFF)
+        flags = (words[: max(valid, 1), 0] >> np.uint64(16)) & np.uint64(0xFFFF)
         self.continued = bool(int(flags[0]) & _FLAG_CONTINUED)
         self.remaining = int(words[0, 2] & np.uint64(0xFFFFFFFF))
         marked = np.flatnonzero(flags & np.uint64(_FLAG_OVERWRITE))
@@ -316,7 +318,7 @@ def _column(data: npt.NDArray[np.uint8], at: npt.NDArray[np.int64], kind: type[A
 
 
 def _is_switch(batch: Batch) -> bool:
-    return batch.managers[-1] == _RM_XLOG and batch.infos[-1] & 0xF0 == _INFO_SWITCH
+    return bool(batch.managers[-1] == _RM_XLOG and batch.infos[-1] & 0xF0 == _INFO_SWITCH)
 
 
 def _slice(batch: Batch, count: int) -> Batch | None:
@@ -356,9 +358,9 @@ def _join(batches: list[Batch]) -> Batch | None:
 
 def is_intact(record: bytes) -> bool:
     """Whether a record's CRC-32C matches."""
-    (stored,) = struct.unpack_from("<I", record, 20)
+    stored = int.from_bytes(record[20:24], "little")
     found: int = google_crc32c.extend(google_crc32c.value(record[HEADER_BYTES:]), record[:20])
-    return found == int(stored)
+    return bool(found == stored)
 
 
 def iterate(segments: Iterator[tuple[WalName, bytes]], stream: WalStream) -> Iterator[tuple[WalName, Batch]]:

@@ -1,0 +1,329 @@
+"""Chooses the point: backup, timeline path and the WAL that proves it, before any byte is copied.
+
+`decide` is pure: all that it knows comes from `Facts` and from what `Look` answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from drkit.core.errors import Missing, Refused, UsageError
+from drkit.core.units import format_time
+from drkit.engines.postgres.lsn import Lsn
+from drkit.engines.postgres.records import RestorePoint, Transaction
+from drkit.engines.postgres.recovery import RecoveryTarget, TargetKind
+from drkit.engines.postgres.timeline import Timeline
+from drkit.jobs.restore_points import Course, Facts, Look, Reach, Wish, stop_of
+from drkit.jobs.spans import Spans
+from drkit.repository.catalogue import Backup
+
+
+def decide(facts: Facts, wish: Wish, look: Look, now: datetime) -> Course:
+    """Raises Refused, Missing or UsageError, each naming what would do; the caller has touched nothing yet."""
+    return _Decision(facts, wish, look, now).course()
+
+
+class _Decision:
+    def __init__(self, facts: Facts, wish: Wish, look: Look, now: datetime) -> None:
+        self._facts, self._wish, self._look, self._now = facts, wish, look, now
+        self._notes: list[str] = []
+        self._sources = [wish.source] if wish.source else list(facts.readable)
+
+    # --- the way ---
+
+    def course(self) -> Course:
+        target = self._wish.target
+        if isinstance(target.value, datetime) and target.value > self._now:
+            raise Refused(
+                f"{format_time(target.value)} lies in the future",
+                why=f"it is {format_time(self._now)} now",
+                cure="--to latest is the end of what is archived",
+            )
+        candidates = self._candidates()
+        path = self._path(candidates)
+        fitting = [b for b in candidates if path.holds(b.summary.timeline, stop_of(b))]
+        match target.kind:
+            case TargetKind.LATEST | TargetKind.END:
+                return self._at_end(path, fitting[-1])
+            case TargetKind.TIME:
+                return self._at_time(path, fitting)
+            case TargetKind.LSN:
+                return self._at_lsn(path, fitting)
+            case TargetKind.XID | TargetKind.NAME:
+                return self._at_record(path, fitting)
+
+    def _candidates(self) -> list[Backup]:
+        """Good backups on the targets to read from, rising by stop."""
+        wish, where = self._wish, ", ".join(self._sources)
+        good = [b for b in self._facts.backups if set(b.good_on) & set(self._sources)]
+        if wish.backup:
+            named = [b for b in self._facts.backups if b.summary.backup == wish.backup]
+            if not named:
+                raise Missing(f"no backup {wish.backup!r}", cure="`drkit list` shows the backups")
+            if named[0] not in good:
+                states = "; ".join(f"{n}: {s.state.value} {s.why}".rstrip() for n, s in named[0].standings.items())
+                raise Refused(f"backup {wish.backup} is not good on {where}", why=states, cure="`drkit list`")
+            return named
+        if not good:
+            known = len(self._facts.backups)
+            why = f"{known} are known, none is good there" if known else "none was ever made, or all have expired"
+            raise Missing(f"there is no good backup on {where or 'any target'}", why=why, cure="`drkit list`")
+        return good
+
+    def _path(self, candidates: Sequence[Backup]) -> Timeline:
+        wish, timelines = self._wish, self._facts.timelines
+        wanted = wish.timeline or ("current" if wish.target.kind is TargetKind.END else "latest")
+        if wanted == "current":
+            return timelines.get(candidates[-1].summary.timeline)
+        reachable = {line.id for b in candidates for line in timelines.through(b.summary.timeline, stop_of(b))}
+        if wanted == "latest":
+            return timelines.get(max(reachable))
+        if not wanted.isdecimal():
+            raise UsageError(f"{wanted!r} is no timeline", cure="a number, latest or current")
+        known = ", ".join(map(str, sorted(reachable)))
+        if int(wanted) not in timelines:
+            raise Refused(f"timeline {wanted} is not known", why=f"the backups lead to {known}")
+        if int(wanted) not in reachable:
+            raise Refused(
+                f"no good backup leads to timeline {wanted}",
+                why=f"it left its parent before the first of them stopped; they lead to {known}",
+                cure="`drkit windows` shows what can be restored on each timeline",
+            )
+        return timelines.get(int(wanted))
+
+    # --- WAL ---
+
+    def _reach(self, path: Timeline, backup: Backup) -> Reach:
+        size = self._facts.segment_bytes
+        first = Lsn.parse(backup.summary.start_lsn).segment(size)
+        archived = self._look.archived(path, first)
+        mine = Spans().union(*(archived.held[name].segments for name in self._sources if name in archived.held))
+        last = mine.run_end(first)
+        needed = stop_of(backup).segment_before(size)
+        if last is None or last < needed:
+            missing = path.segment(first if last is None else last + 1, size)
+            raise Refused(
+                f"WAL file {missing.text}, which backup {backup.summary.backup} itself needs, is missing",
+                why=f"looked on {', '.join(self._sources)}" + self._doubt_text({**archived.failed}),
+                cure="choose another backup with --backup, or repair the target: `drkit verify --repair`",
+            )
+        return Reach(archived, first, last, Lsn((last + 1) * size))
+
+    def _course(
+        self,
+        path: Timeline,
+        backup: Backup,
+        reach: Reach,
+        target: RecoveryTarget,
+        last_commit: datetime | None,
+    ) -> Course:
+        archived, last = reach.archived, reach.last
+        sources = [name for name in self._sources if name in backup.good_on]
+        partials = {n for held in archived.held.values() for n in held.partials if n == last + 1}
+        for number in sorted(partials):
+            name = path.candidates(number, self._facts.segment_bytes)[-1].text
+            self._notes.append(f"{name}.partial is archived too; recovery does not read it")
+        return Course(
+            backup=backup,
+            path=path,
+            target=replace(target, timeline=path.id),
+            sources=tuple(sources),
+            wal_sources=tuple(self._sources),
+            reach=reach,
+            last_commit=last_commit,
+            notes=tuple(self._notes),
+        )
+
+    def _doubt_text(self, failed: Mapping[str, str]) -> str:
+        doubt = {**self._facts.doubtful, **failed}
+        if not doubt:
+            return ""
+        return "; not asked: " + "; ".join(f"{name} ({why})" for name, why in sorted(doubt.items()))
+
+    def _no_doubt(self, path: Timeline, reach: Reach, what: str) -> None:
+        """Raises Refused where more may be archived than was seen: a target not asked, a gap, or WAL elsewhere."""
+        archived, last = reach.archived, reach.last
+        doubt = {**self._facts.doubtful, **archived.failed}
+        if doubt:
+            names = sorted(doubt)
+            raise Refused(
+                f"{what} cannot be known while {', '.join(names)} cannot be asked",
+                why="; ".join(f"{name}: {doubt[name]}" for name in names),
+                cure="bring it back, or give it up: " + " ".join(f"--without {name}" for name in names),
+            )
+        beyond = archived.union.after(last)
+        if beyond is None:
+            return
+        size = self._facts.segment_bytes
+        missing, end = path.segment(last + 1, size).text, reach.end
+        holders = archived.holders(last + 1)
+        later = path.segment(beyond, size).text
+        if holders:
+            raise Refused(
+                f"{what} lies beyond what {', '.join(self._sources)} holds",
+                why=f"WAL file {missing} is on {', '.join(holders)} only",
+                cure=f"leave --from out, `drkit replicate`, or stop at the last point before it: --to-lsn {end}",
+            )
+        raise Refused(
+            f"{what} lies behind a gap in the WAL",
+            why=f"WAL file {missing} is on no target, but {later} is archived",
+            cure=f"either restore to the last point before the gap: --to-lsn {end}; or bring back {missing} "
+            "(`drkit wal push` it from a server's pg_wal, or `drkit verify --repair`) and ask again",
+        )
+
+    # --- kinds ---
+
+    def _at_end(self, path: Timeline, backup: Backup) -> Course:
+        reach = self._reach(path, backup)
+        target = self._wish.target
+        if target.kind is TargetKind.END:
+            return self._course(path, backup, reach, target, None)
+        self._no_doubt(path, reach, "the latest point")
+        last = self._last_commit(path, reach) if self._wish.scan else None
+        return self._course(path, backup, reach, target, last.time if last else None)
+
+    def _at_time(self, path: Timeline, fitting: Sequence[Backup]) -> Course:
+        target = self._wish.target
+        moment = target.value
+        assert isinstance(moment, datetime)
+        before = [b for b in fitting if b.summary.stopped <= moment]
+        if not before:
+            raise self._too_early(fitting, format_time(moment), lambda b: _started(b) <= moment < b.summary.stopped)
+        backup = before[-1]
+        reach = self._reach(path, backup)
+        if not self._wish.scan:
+            self._notes.append("--no-scan: whether a transaction ended after that time is left to the server")
+            return self._course(path, backup, reach, target, None)
+        last = self._last_commit(path, reach)
+        if last is not None and (last.time > moment or (last.time == moment and not target.inclusive)):
+            return self._course(path, backup, reach, target, last.time)
+        return self._past_last_commit(path, backup, reach, moment, last)
+
+    def _past_last_commit(
+        self,
+        path: Timeline,
+        backup: Backup,
+        reach: Reach,
+        moment: datetime,
+        last: Transaction | None,
+    ) -> Course:
+        """No transaction ends after the time: the last one is meant, where the archive reaches that far."""
+        known = f"the last commit in the archive is of {format_time(last.time)}" if last else "no commit follows"
+        self._no_doubt(path, reach, f"the state at {format_time(moment)}")
+        stored = self._look.stored_at(path, reach.last)
+        if stored is None or stored < moment:
+            name = path.segment(reach.last, self._facts.segment_bytes).text
+            at = f", archived {format_time(stored)}" if stored else ""
+            raise Refused(
+                f"{format_time(moment)} lies after the last archived WAL",
+                why=f"WAL ends with {name}{at}; {known}",
+                cure="--to latest restores all that is archived",
+            )
+        self._notes.append(f"no transaction ended between then and the end of WAL: {known}, and that is restored")
+        target = replace(self._wish.target, kind=TargetKind.LATEST, value=None)
+        return self._course(path, backup, reach, target, last.time if last else None)
+
+    def _at_lsn(self, path: Timeline, fitting: Sequence[Backup]) -> Course:
+        lsn = self._wish.target.value
+        assert isinstance(lsn, Lsn)
+        before = [b for b in fitting if stop_of(b) <= lsn]
+        if not before:
+            raise self._too_early(fitting, str(lsn), lambda b: Lsn.parse(b.summary.start_lsn) <= lsn < stop_of(b))
+        backup = before[-1]
+        reach = self._reach(path, backup)
+        end = reach.end
+        if lsn > end:
+            self._no_doubt(path, reach, f"position {lsn}")
+            raise Refused(
+                f"{lsn} lies after the last archived WAL",
+                why=f"WAL ends at {end}, with {path.segment(reach.last, self._facts.segment_bytes).text}",
+                cure="--to latest restores all that is archived",
+            )
+        if not self._wish.scan:
+            self._notes.append("--no-scan: whether a record begins at or after that position is left to the server")
+        elif lsn == end or self._look.record_at_or_after(path, lsn, reach.last) is None:
+            self._notes.append(f"no record begins between {lsn} and the end of WAL: all of it up to {end} is restored")
+            target = replace(self._wish.target, kind=TargetKind.LATEST, value=None)
+            return self._course(path, backup, reach, target, None)
+        return self._course(path, backup, reach, self._wish.target, None)
+
+    def _at_record(self, path: Timeline, fitting: Sequence[Backup]) -> Course:
+        """Newest backup first; one whose own WAL holds the point, before its stop, cannot stop there."""
+        target, what = self._wish.target, self._record_text()
+        if not self._wish.scan:
+            if not self._wish.backup:
+                raise UsageError(f"where {what} is takes a scan of the WAL", cure="add --backup, or scan")
+            self._notes.append(f"--no-scan: whether {what} is in the WAL is left to the server")
+            return self._course(path, fitting[-1], self._reach(path, fitting[-1]), target, None)
+        size, upto, inside = self._facts.segment_bytes, None, False
+        seen: list[str] = []
+        for backup in reversed(fitting):
+            reach = self._reach(path, backup)
+            last = reach.last if upto is None else min(reach.last, upto)
+            found = next(self._matches(path, reach.first, last, seen), None)
+            if found is not None and found.lsn >= stop_of(backup):
+                self._notes.append(f"{what} is at {found.lsn}, {format_time(found.time)}")
+                return self._course(path, backup, reach, target, found.time)
+            inside = inside or found is not None
+            upto = stop_of(backup).segment_before(size)
+        if inside:
+            backup = fitting[0]
+            raise Refused(
+                f"{what} lies within the first backup",
+                why=f"{backup.summary.backup} stopped only at {backup.summary.stop_lsn}; no earlier one is good",
+                cure="--to end with that backup is the first point that can be reached",
+            )
+        raise Refused(
+            f"{what} is not in the archived WAL",
+            why=f"looked from the backup of {fitting[0].summary.stopped_at} to the end of WAL on timeline {path.id}"
+            + self._doubt_text({})
+            + "".join(f"; {one}" for one in seen[:1]),
+            cure=("restore points there: " + ", ".join(seen[-10:])) if seen and target.kind is TargetKind.NAME else "",
+        )
+
+    def _matches(self, path: Timeline, first: int, last: int, seen: list[str]) -> Iterator[Transaction | RestorePoint]:
+        value = self._wish.target.value
+        if isinstance(value, str):
+            for point in self._look.restore_points(path, first, last):
+                if point.name == value:
+                    yield point
+                elif point.name not in seen:
+                    seen.append(point.name)
+            return
+        assert isinstance(value, int)
+        for one in self._look.ends_of(path, first, last, value):
+            if one.xid == value & 0xFFFFFFFF:
+                yield one
+            else:
+                seen.append(f"it is a subtransaction of {one.xid}: --to-xid {one.xid}")
+
+    def _record_text(self) -> str:
+        target = self._wish.target
+        return f"restore point {target.value!r}" if target.kind is TargetKind.NAME else f"transaction {target.value}"
+
+    # --- refusals ---
+
+    def _last_commit(self, path: Timeline, reach: Reach) -> Transaction | None:
+        return self._look.last_transaction(path, reach.first, reach.last)
+
+    def _too_early(self, fitting: Sequence[Backup], point: str, within: Callable[[Backup], bool]) -> Refused:
+        first = fitting[0]
+        inside = next((b for b in fitting if within(b)), None)
+        if inside is not None:
+            what = f"{point} lies within backup {inside.summary.backup}"
+            why = f"it ran from {inside.summary.started_at} to {inside.summary.stopped_at}, and no earlier one is good"
+        else:
+            what = (
+                f"{point} lies before the first good backup"
+                if len(fitting) > 1 or not self._wish.backup
+                else (f"{point} lies before the end of backup {first.summary.backup}")
+            )
+            why = f"{first.summary.backup} stopped at {first.summary.stopped_at}, {first.summary.stop_lsn}"
+        cure = f"the first point is --to end --backup {first.summary.backup}"
+        return Refused(what, why=why, cure=cure)
+
+
+def _started(backup: Backup) -> datetime:
+    return datetime.fromisoformat(backup.summary.started_at)

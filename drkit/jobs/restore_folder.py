@@ -1,0 +1,294 @@
+"""The destination of a restore: what is there now, whether it may be used, who shall own it, and if there is room."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drkit.core.errors import Damage, DrkitError, Refused, UsageError
+from drkit.core.units import format_size
+from drkit.engines.postgres.control import CONTROL_PATH, parse_control
+from drkit.jobs.recovery_file import read_recovery_file
+from drkit.repository.manifest import FILE, Entry, Head, Tablespace
+
+LOST_FOUND = "lost+found"  # of an empty ext filesystem; never removed
+_RESERVE_BYTES = 64 << 20
+SERVER_USER = "postgres"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who owns the restored files, and by which rule."""
+
+    uid: int
+    gid: int
+    rule: str
+
+    @property
+    def name(self) -> str:
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFacts:
+    """A folder as found. names: its entries, empty where it does not exist.
+
+    system_identifier: of its pg_control or, after a restore that was cut short, of its recovery file; None: neither.
+    device and free_bytes: of the filesystem that holds it or will.
+    """
+
+    path: Path
+    exists: bool
+    names: frozenset[str]
+    system_identifier: int | None
+    has_postmaster: bool
+    uid: int
+    device: int
+    free_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A tablespace outside of the data folder: pg_tblspc/<oid> leads to `location`; `original` is the backup's."""
+
+    oid: int
+    original: str
+    location: str
+
+
+def look_at(path: Path, *, measure: bool = False) -> FolderFacts:
+    """Facts of a folder that need not exist. measure: add up the sizes of its files (for a delta restore).
+
+    Raises Refused where it is no folder or cannot be looked into.
+    """
+    try:
+        exists = path.exists()
+        if exists and not path.is_dir():
+            raise Refused("the destination is not a folder", where=str(path), cure="name a folder, or a new name")
+        names = frozenset(os.listdir(path)) if exists else frozenset()
+        near = next(p for p in (path, *path.parents) if p.exists())
+        space, status = os.statvfs(near), near.stat()
+        used = _used(path) if measure and exists else 0
+    except OSError as error:
+        raise Refused("the destination cannot be used", where=str(path), why=error.strerror or str(error)) from error
+    return FolderFacts(
+        path=path,
+        exists=exists,
+        names=names,
+        system_identifier=_system_identifier(path) if names else None,
+        has_postmaster="postmaster.pid" in names,
+        uid=status.st_uid,
+        device=status.st_dev,
+        free_bytes=space.f_bavail * space.f_frsize,
+        used_bytes=used,
+    )
+
+
+def _used(path: Path) -> int:
+    total = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def _system_identifier(path: Path) -> int | None:
+    try:
+        return parse_control((path / CONTROL_PATH).read_bytes()).system_identifier
+    except (OSError, DrkitError):
+        pass
+    try:
+        found = read_recovery_file(path)
+    except Damage:
+        return None
+    return found.system_identifier if found else None
+
+
+def check_folder(facts: FolderFacts, system_identifier: int, *, delta: bool) -> None:
+    """Raises Refused unless the folder is empty or, for a delta restore, an idle one of the same cluster."""
+    where = str(facts.path)
+    if facts.has_postmaster:
+        raise Refused(
+            "a server runs in the destination, or did not end cleanly",
+            where=where,
+            why="there is a postmaster.pid",
+            cure="stop it (pg_ctl stop); if none runs, remove postmaster.pid; or restore into another folder",
+        )
+    for parent in facts.path.parents:
+        if (parent / "PG_VERSION").exists() and parent != Path("/"):
+            raise Refused("the destination lies inside another data folder", where=where, why=f"{parent} is one")
+    if not facts.names - {LOST_FOUND}:
+        return
+    if facts.system_identifier is None:
+        raise Refused(
+            "the destination holds files that are not of this cluster",
+            where=where,
+            why=f"{len(facts.names)} entries, among them {sorted(facts.names)[0]}; no pg_control that can be read",
+            cure="name an empty or a new folder",
+        )
+    if facts.system_identifier != system_identifier:
+        raise Refused(
+            "the destination belongs to another cluster",
+            where=where,
+            why=f"its system identifier is {facts.system_identifier}, the backup's {system_identifier}",
+            cure="name an empty or a new folder",
+        )
+    if not delta:
+        raise Refused(
+            "the destination is not empty",
+            where=where,
+            why="it holds this cluster's data" if "PG_VERSION" in facts.names else "an earlier restore was cut short",
+            cure="--delta rewrites what differs and removes what is not in the backup; or name an empty folder",
+        )
+
+
+def choose_owner(facts: FolderFacts, wanted: str, euid: int) -> Owner:
+    """The rule, as root: the named user, else the owner of an existing destination (not root), else `postgres`,
+    else the owner of its parent. Others own what they write. Raises Refused, UsageError.
+    """
+    if euid != 0:
+        if wanted and pwd.getpwnam(wanted).pw_uid != euid:
+            raise UsageError("only root can give files to another user", cure="leave --owner out")
+        if facts.exists and facts.uid != euid:
+            raise Refused("the destination belongs to another user", where=str(facts.path), cure="run as that user")
+        return Owner(euid, os.getegid(), "the user who restores")
+    if wanted:
+        try:
+            entry = pwd.getpwnam(wanted)
+        except KeyError:
+            raise UsageError(f"there is no user {wanted!r} on this machine", cure="getent passwd") from None
+        return Owner(entry.pw_uid, entry.pw_gid, "as asked")
+    if facts.exists and facts.uid != 0:
+        return Owner(facts.uid, facts.path.stat().st_gid, "the owner of the destination")
+    try:
+        entry = pwd.getpwnam(SERVER_USER)
+        return Owner(entry.pw_uid, entry.pw_gid, f"root restores for the user {SERVER_USER}")
+    except KeyError:
+        near = next(p for p in facts.path.parents if p.exists()).stat()
+        return Owner(near.st_uid, near.st_gid, "the owner of the folder above")
+
+
+def place_tablespaces(
+    head: Head, destination: Path, mapping: Sequence[tuple[str, str]], machine: str, *, delta: bool
+) -> list[Link]:
+    """Where each tablespace goes. mapping: (OLD, NEW), OLD a location or an oid.
+
+    Raises UsageError for an OLD that is not in the backup or a NEW that is not usable, Refused for original paths on
+    the host where the backup was taken, unless the backup's own data folder is the destination.
+    """
+    linked = [t for t in head.tablespaces if not t.in_place]
+    chosen = _mapped(linked, mapping)
+    same_host = head.source.machine == machine
+    home = same_host and destination == Path(os.path.realpath(head.source.data_dir))
+    links: list[Link] = []
+    for space in linked:
+        location = chosen.get(space.oid, space.location)
+        if same_host and not home and os.path.realpath(location) == os.path.realpath(space.location):
+            raise Refused(
+                f"tablespace {space.oid} would be restored to its original path {space.location}",
+                why="this is the host that the backup was taken on: a live server may use it",
+                cure=f"--tablespace {space.location}=/new/folder",
+            )
+        _check_location(location, destination, links)
+        _check_content(Path(location), delta=delta)
+        links.append(Link(space.oid, space.location, location))
+    return links
+
+
+def _mapped(linked: Sequence[Tablespace], mapping: Sequence[tuple[str, str]]) -> dict[int, str]:
+    chosen: dict[int, str] = {}
+    for old, new in mapping:
+        found = [t.oid for t in linked if old == str(t.oid) or old.rstrip("/") == t.location.rstrip("/")]
+        if not found:
+            known = ", ".join(f"{t.location} ({t.oid})" for t in linked) or "none outside of the data folder"
+            raise UsageError(f"the backup has no tablespace {old}", why=f"it has {known}")
+        if found[0] in chosen:
+            raise UsageError(f"tablespace {old} is mapped twice")
+        chosen[found[0]] = os.path.normpath(new) if os.path.isabs(new) else new
+    return chosen
+
+
+def _check_location(location: str, destination: Path, others: Sequence[Link]) -> None:
+    if not os.path.isabs(location):
+        raise UsageError(f"a tablespace's folder is an absolute path, not {location!r}")
+    real, root = Path(os.path.realpath(location)), Path(os.path.realpath(destination))
+    if real == root or root in real.parents or real in root.parents:
+        raise UsageError(f"the tablespace folder {location} and the data folder lie within one another")
+    for other in others:
+        taken = Path(os.path.realpath(other.location))
+        if real == taken or taken in real.parents or real in taken.parents:
+            raise UsageError(f"two tablespaces share the folder {location}", cure="give each one its own")
+
+
+def _check_content(path: Path, *, delta: bool) -> None:
+    facts = look_at(path)
+    strange = {name for name in facts.names - {LOST_FOUND} if not (delta and name.startswith("PG_"))}
+    if strange:
+        raise Refused(
+            "the folder for a tablespace is not empty",
+            where=str(path),
+            why=f"it holds {sorted(strange)[0]}",
+            cure="name an empty or a new folder",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Space on one filesystem: what the restore needs of it, what is free, what it frees or reuses there."""
+
+    path: str
+    needed_bytes: int
+    free_bytes: int
+    reused_bytes: int
+
+
+def rooms(
+    folder: FolderFacts, spaces: Mapping[int, FolderFacts], entries: Sequence[Entry], wal_bytes: int
+) -> list[Room]:
+    """Bytes needed on each filesystem. spaces: tablespace oid -> facts of its folder.
+
+    Holes are counted in full: a file that is sparse now is filled later.
+    """
+    needed: dict[int, int] = {folder.device: wal_bytes + _RESERVE_BYTES}
+    facts = {folder.device: folder}
+    reused: dict[int, int] = {folder.device: folder.used_bytes}
+    for one in spaces.values():
+        facts.setdefault(one.device, one)
+        reused[one.device] = reused.get(one.device, 0) + one.used_bytes
+    for entry in entries:
+        if entry.type != FILE:
+            continue
+        oid = space_of(entry.path)
+        device = spaces[oid].device if oid in spaces else folder.device
+        needed[device] = needed.get(device, 0) + -(-entry.size // 4096) * 4096
+    return [Room(str(facts[d].path), n, facts[d].free_bytes, reused.get(d, 0)) for d, n in needed.items()]
+
+
+def check_rooms(found: Sequence[Room]) -> None:
+    """Raises Refused naming how much is missing and where."""
+    for room in found:
+        missing = room.needed_bytes - room.free_bytes - room.reused_bytes
+        if missing > 0:
+            raise Refused(
+                "there is not enough space for the restore",
+                where=room.path,
+                why=f"it takes {room.needed_bytes} bytes ({format_size(room.needed_bytes)}), {room.free_bytes} are free "
+                f"({format_size(room.free_bytes)}), {missing} are missing",
+                cure="free some, or restore to a larger filesystem; --tablespace moves tablespaces elsewhere",
+            )
+
+
+def space_of(path: bytes) -> int:
+    """The oid of the tablespace that a path of the backup lies in, or 0."""
+    parts = path.split(b"/", 2)
+    return int(parts[1]) if parts[0] == b"pg_tblspc" and len(parts) > 1 and parts[1].isdigit() else 0

@@ -1,0 +1,242 @@
+"""Fetch one WAL file for a recovering server: got, proven absent, or in doubt.
+
+A recovering server takes 'absent' for the end of WAL and promotes. So absence is either decided by the recovery file
+(past its horizon, off its path), or proven by every target that could hold the file; everything else is doubt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from drkit.core.clock import Clock
+from drkit.core.errors import Conflict, Damage, Failed, KeyMissing, Unreachable
+from drkit.core.log import Log
+from drkit.crypto.keys import Ring
+from drkit.engines.postgres.timeline import parse_history
+from drkit.engines.postgres.wal import WalKind, WalName, check_segment
+from drkit.jobs.recovery_file import RecoveryFile
+from drkit.repository.layout import ClusterLayout
+from drkit.repository.repository import Problem, Repository
+from drkit.repository.target import Target
+from drkit.repository.wal import kind_of, open_wal
+from storage_backends.errors import Damaged, NotFound, StorageError
+
+R = TypeVar("R")
+_TargetFault = (StorageError, Damage, KeyMissing, Conflict, Unreachable)
+
+
+class Claim(StrEnum):
+    """What is known about a file before any target is asked.
+
+    ABSENT: the server must not get it · EXPECTED: it exists, so that not finding it is doubt · OPEN: it may exist;
+    absent only when every target says so · UNPLANNED: the plan does without it: not finding it is absence.
+    """
+
+    ABSENT = "absent"
+    EXPECTED = "expected"
+    OPEN = "open"
+    UNPLANNED = "unplanned"
+
+
+def claim(name: WalName, recovery: RecoveryFile | None) -> tuple[Claim, str]:
+    """Decide by the recovery file alone, with the reason."""
+    if recovery is None:
+        return Claim.OPEN, "there is no recovery file"
+    if name.kind is WalKind.HISTORY:
+        if name.text in recovery.histories:
+            return Claim.EXPECTED, "the plan knows this history file"
+        # Asked for when recovery ends, to find a timeline id that is free: a guess here must not stop the server.
+        return (Claim.OPEN if recovery.standby else Claim.UNPLANNED), "the plan knows no such history file"
+    if name.kind is not WalKind.SEGMENT:
+        return Claim.OPEN, "recovery itself never asks for it"
+    return _claim_segment(name, recovery)
+
+
+def _claim_segment(name: WalName, recovery: RecoveryFile) -> tuple[Claim, str]:
+    size, timeline = recovery.segment_bytes, recovery.timeline
+    number = name.number(size)
+    if name.timeline not in timeline.path:
+        if recovery.standby and name.timeline > timeline.id:
+            return Claim.OPEN, "a standby may follow a newer timeline"
+        return Claim.ABSENT, f"timeline {name.timeline} is not on the path {' > '.join(map(str, timeline.path))}"
+    if number < timeline.begin_of(name.timeline).segment(size):
+        return Claim.ABSENT, f"timeline {name.timeline} began later, at {timeline.begin_of(name.timeline)}"
+    end = timeline.end_of(name.timeline)
+    if end is not None and number > end.segment_before(size):
+        return Claim.ABSENT, f"the path left timeline {name.timeline} at {end}"
+    if number > recovery.horizon_number:
+        if recovery.standby:
+            return Claim.OPEN, "a standby goes on behind the horizon"
+        return Claim.ABSENT, f"it is behind the last WAL, {recovery.horizon or 'of which none is proven'}"
+    if timeline.segment(number, size).text != name.text:
+        return Claim.OPEN, "the path has this part under a newer timeline's name"
+    return Claim.EXPECTED, f"WAL is proven up to {recovery.horizon}"
+
+
+# --- fetching -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file to fetch. segment_bytes: of the cluster, or None where nobody knows; then the object's own word counts."""
+
+    name: WalName
+    system_identifier: int
+    segment_bytes: int | None
+
+
+def verified(ring: Ring, target: Target, wanted: Wanted) -> Iterator[bytes]:
+    """The plain bytes from one target, in pieces. Only when this has ended without an error may they be used.
+
+    Checked: every frame, the identity, and for segments length, system identifier, address and timeline of the
+    first page. Raises NotFound, Damage, Conflict, KeyMissing or another StorageError.
+    """
+    name, layout = wanted.name, ClusterLayout(wanted.system_identifier)
+    whole = bytearray()
+    with open_wal(ring, target, layout.archived(name.text), kind_of(name.text)) as found:
+        size = found.facts.size_bytes
+        if name.kind is WalKind.SEGMENT and size != (wanted.segment_bytes or found.facts.segment_bytes):
+            raise Damage("the segment has the wrong length", where=target.where, why=f"{name.text}: {size} bytes")
+        for number, piece in enumerate(found.pieces()):
+            if number == 0 and name.kind in (WalKind.SEGMENT, WalKind.PARTIAL):
+                check_segment(piece, name, size, wanted.system_identifier)
+            if name.kind is WalKind.HISTORY:
+                whole += piece
+            yield piece
+    if name.kind is WalKind.HISTORY:
+        parse_history(name.timeline, bytes(whole))
+
+
+def write_file(pieces: Iterator[bytes], dest: Path) -> None:
+    """Write `pieces` to `dest`, which appears whole or not at all. Not synced: after a crash the server asks again.
+
+    Raises Failed where the local disk is the trouble, and whatever `pieces` raises.
+    """
+    temporary = dest.with_name(f".{dest.name}.{os.getpid()}.drkit.tmp")
+    try:
+        with _local(temporary, lambda: temporary.open("wb")) as file:
+            for piece in pieces:
+                _local(temporary, partial(file.write, piece))
+            _local(temporary, file.flush)
+        _local(dest, lambda: temporary.replace(dest))
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _local(path: Path, call: Callable[[], R]) -> R:
+    try:
+        return call()
+    except OSError as error:
+        cure = "is there space, and may this user write there?"
+        raise Failed("the fetched WAL cannot be written", where=str(path), why=str(error), cure=cure) from error
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+class Answer(StrEnum):
+    GOT = "got"
+    ABSENT = "absent"
+    DOUBT = "doubt"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """source: the target that gave it (GOT) · why: for ABSENT and DOUBT · problems: target -> what it answered."""
+
+    answer: Answer
+    source: str = ""
+    why: str = ""
+    problems: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """rounds: how often all targets are asked · pause_s: before the second round, doubled before each later one."""
+
+    rounds: int = 3
+    pause_s: float = 1.0
+
+
+def get(
+    wanted: Wanted,
+    dest: Path,
+    repository: Repository,
+    recovery: RecoveryFile | None,
+    clock: Clock,
+    log: Log,
+    *,
+    retry: Retry,
+    last: Sequence[str] = (),
+) -> Found:
+    """Fetch `wanted` to `dest`, or say why not. `last`: targets that are asked after the others.
+
+    Raises Failed where `dest` cannot be written. A damaged copy is an event on `log`, and the next target serves.
+    """
+    known, why = claim(wanted.name, recovery)
+    if known is Claim.ABSENT:
+        return Found(Answer.ABSENT, why=why)
+    names = _consulted(repository, recovery)
+    order = sorted(names, key=lambda name: name in last)
+    problems: dict[str, Problem] = {}
+    for attempt in range(1 if known is Claim.UNPLANNED else retry.rounds):
+        if attempt:
+            clock.sleep(retry.pause_s * 2 ** (attempt - 1))
+        problems = {}
+        for name in order:
+            problem = _try(name, wanted, dest, repository, log)
+            if problem is None:
+                return Found(Answer.GOT, source=name, problems=_texts(problems))
+            problems[name] = problem
+        if problems and all(isinstance(problem, NotFound) for problem in problems.values()):
+            break  # every target was asked and gave an answer: asking again changes nothing
+    return _judge(known, why, problems, log, wanted)
+
+
+def _consulted(repository: Repository, recovery: RecoveryFile | None) -> list[str]:
+    if recovery is None:
+        return [*(t.name for t in repository.targets), *repository.absent]
+    return [name for name in recovery.targets if name not in recovery.without]
+
+
+def _try(name: str, wanted: Wanted, dest: Path, repository: Repository, log: Log) -> Problem | None:
+    """None when `dest` is there."""
+    target = next((t for t in repository.targets if t.name == name), None)
+    if target is None:
+        return repository.absent.get(name) or Unreachable(
+            f"there is no target {name!r} in the configuration", cure="the recovery file names it; give it up or add it"
+        )
+    try:
+        write_file(verified(repository.ring, target, wanted), dest)
+    except _TargetFault as error:
+        if isinstance(error, Damage | Damaged | Conflict):
+            log.error("wal damaged", file=wanted.name.text, target=name, why=str(error))
+        elif not isinstance(error, NotFound):
+            log.warn("wal target failed", file=wanted.name.text, target=name, why=str(error))
+        return error
+    return None
+
+
+def _judge(known: Claim, why: str, problems: Mapping[str, Problem], log: Log, wanted: Wanted) -> Found:
+    proven = bool(problems) and all(isinstance(problem, NotFound) for problem in problems.values())
+    texts = _texts(problems)
+    if known is Claim.UNPLANNED:
+        if not proven:
+            log.warn("wal not planned", file=wanted.name.text, why=why, targets=", ".join(texts))
+        return Found(Answer.ABSENT, why=why, problems=texts)
+    if proven and known is Claim.OPEN:
+        return Found(Answer.ABSENT, why="every target was asked and has no such file", problems=texts)
+    if proven:
+        return Found(Answer.DOUBT, why=f"no target has it, but {why}", problems=texts)
+    return Found(Answer.DOUBT, why="not every target could answer", problems=texts)
+
+
+def _texts(problems: Mapping[str, Problem]) -> dict[str, str]:
+    return {name: str(problem) for name, problem in problems.items()}
