@@ -56,7 +56,7 @@ def main() -> int:
         return _complain("usage: drkit-wal push PATH | get [--absent-exit N] NAME DEST", verb)
     except _Stopped:
         return FAILED if verb == "push" else TERMINATED
-    except BaseException as error:  # MemoryError, a broken standard library: never an exit of the interpreter's own
+    except BaseException as error:  # noqa: BLE001  MemoryError, a broken library: never the interpreter's own exit
         return _complain(f"{type(error).__name__}: {error}", verb)
 
 
@@ -144,6 +144,7 @@ def _stop_on_sigterm() -> None:
     import signal
 
     def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise _Stopped
 
     signal.signal(signal.SIGTERM, stop)
@@ -201,7 +202,7 @@ def _prefetch(name: str, options: dict[str, str]) -> None:
     try:
         if _enough_ready(name) or _busy():
             return
-        words = _command(["--config", _config_to_get(options), "wal", "prefetch", "--", name])
+        words = _command(["--config", _config_to_get(options), "wal", "get", "--prefetch", "--", name, "."])
         null = os.devnull
         actions = [(os.POSIX_SPAWN_OPEN, fd, null, os.O_RDWR, 0) for fd in (0, 1, 2)]
         os.posix_spawn(sys.executable, words, os.environ, file_actions=actions, setsid=True)

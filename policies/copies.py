@@ -246,13 +246,15 @@ def _boundaries(situation: Situation) -> list[datetime]:
 def _short(situation: Situation, points: Sequence[datetime]) -> tuple[Interval, ...]:
     """Between the first and the last boundary: what does not meet the rule, neighbours of one state joined."""
     found: list[Interval] = []
+    open_state = State.KEPT  # of the interval that ends where the next piece starts
 
     def add(start: datetime, end: datetime, state: State) -> None:
-        if state is State.KEPT:
-            return
-        if found and found[-1].end == start and found[-1].state is state:
-            start = found.pop().start
-        found.append(Interval(start, end, state))
+        nonlocal open_state
+        if state is not State.KEPT:
+            if state is open_state:
+                start = found.pop().start
+            found.append(Interval(start, end, state))
+        open_state = state
 
     for at, following in zip(points, [*points[1:], None], strict=True):
         add(at, at, judge_instant(situation, at).state)

@@ -72,7 +72,7 @@ def look_at(path: Path, *, measure: bool = False) -> FolderFacts:
         exists = path.exists()
         if exists and not path.is_dir():
             raise Refused("the destination is not a folder", where=str(path), cure="name a folder, or a new name")
-        names = frozenset(os.listdir(path)) if exists else frozenset()
+        names = frozenset(one.name for one in path.iterdir()) if exists else frozenset()
         near = next(p for p in (path, *path.parents) if p.exists())
         space, status = os.statvfs(near), near.stat()
         used = _used(path) if measure and exists else 0
@@ -96,7 +96,7 @@ def _used(path: Path) -> int:
     for folder, _, files in os.walk(path):
         for name in files:
             try:
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+                total += Path(folder, name).lstat().st_blocks * 512
             except OSError:
                 continue
     return total
@@ -214,12 +214,12 @@ def _mapped(linked: Sequence[Tablespace], mapping: Sequence[tuple[str, str]]) ->
             raise UsageError(f"the backup has no tablespace {old}", why=f"it has {known}")
         if found[0] in chosen:
             raise UsageError(f"tablespace {old} is mapped twice")
-        chosen[found[0]] = os.path.normpath(new) if os.path.isabs(new) else new
+        chosen[found[0]] = os.path.normpath(new)
     return chosen
 
 
 def _check_location(location: str, destination: Path, others: Sequence[Link]) -> None:
-    if not os.path.isabs(location):
+    if not Path(location).is_absolute():
         raise UsageError(f"a tablespace's folder is an absolute path, not {location!r}")
     real, root = Path(os.path.realpath(location)), Path(os.path.realpath(destination))
     if real == root or root in real.parents or real in root.parents:
@@ -282,8 +282,8 @@ def check_rooms(found: Sequence[Room]) -> None:
             raise Refused(
                 "there is not enough space for the restore",
                 where=room.path,
-                why=f"it takes {room.needed_bytes} bytes ({format_size(room.needed_bytes)}), {room.free_bytes} are free "
-                f"({format_size(room.free_bytes)}), {missing} are missing",
+                why=f"it takes {room.needed_bytes} bytes ({format_size(room.needed_bytes)}), {room.free_bytes} "
+                f"({format_size(room.free_bytes)}) are free, {missing} are missing",
                 cure="free some, or restore to a larger filesystem; --tablespace moves tablespaces elsewhere",
             )
 

@@ -154,7 +154,7 @@ class Found:
     answer: Answer
     source: str = ""
     why: str = ""
-    problems: Mapping[str, str] = {}
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from drkit.engines.postgres.instance import (
     Outcome,
     StartFailed,
     make_socket_folder,
+    own_configuration,
 )
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.phases import Phase, phase_of
@@ -192,6 +193,24 @@ def test_settings_lower_than_the_sources_are_named(pg_server: MakeServer) -> Non
     with recovering(server, copy, target, max_connections="20") as instance, pytest.raises(StartFailed) as caught:
         instance.wait(60)
     assert "max_connections" in caught.value.why
+
+
+def test_a_copy_without_configuration_files_runs_on_its_own(pg_server: MakeServer) -> None:
+    server, _ = archived(pg_server, max_connections="150")
+    server.query("create table t (a int)")
+    copy = copy_of(server)
+    finish(server)
+    for name in ("postgresql.conf", "pg_hba.conf", "pg_ident.conf"):
+        (copy.data / name).unlink()
+    folder = server.root / "conf"
+    make_socket_folder(folder, copy.data)
+    settings = own_configuration(folder, copy.data)
+    with recovering(server, copy, RecoveryTarget(TargetKind.LATEST, timeline=1), **settings) as instance:
+        assert instance.wait(60) is Outcome.READY
+        assert rows(instance, "show max_connections") == [("150",)]
+        assert rows(instance, "show config_file") == [(str(folder / "postgresql.conf"),)]
+        with pytest.raises(psycopg.OperationalError, match="no pg_hba.conf entry"):
+            psycopg.connect(f"host=127.0.0.1 port={instance.spec.port} dbname=postgres user=postgres")
 
 
 def test_the_last_words_of_a_server_that_cannot_start_are_in_the_error(pg_server: MakeServer) -> None:

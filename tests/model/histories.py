@@ -99,24 +99,16 @@ HISTORIES = {
     "a backup adopts from one that expires": History(
         P, lambda r: [writer(r, "W", "P", calm=False), expirer(r, "E", "P"), Clock()]
     ),
-    "a lease is renewed late": History(
-        P, lambda r: [writer(r, "W", "P"), expirer(r, "E", "P"), Clock(revives=True)]
-    ),
-    "two rounds of expiry": History(
-        HEIR, lambda r: [writer(r, "W", "Q"), expirer(r, "E", "Q", rounds=2), Clock()]
-    ),
+    "a lease is renewed late": History(P, lambda r: [writer(r, "W", "P"), expirer(r, "E", "P"), Clock(revives=True)]),
+    "two rounds of expiry": History(HEIR, lambda r: [writer(r, "W", "Q"), expirer(r, "E", "Q", rounds=2), Clock()]),
     "two expirers of one backup": History(
         P, lambda r: [writer(r, "W", "P"), expirer(r, "E", "P"), expirer(r, "F", "P")]
     ),
     "retention rests on a new backup": History(
         P, lambda r: [writer(r, "W", "P", calm=False), Expirer("E", r, keeps_one=True), Clock()]
     ),
-    "a first backup": History(
-        world([]), lambda r: [writer(r, "W", calm=False), expirer(r, "E", rounds=2), Clock()]
-    ),
-    "a dead run is adopted": History(
-        DEAD, lambda r: [writer(r, "W", "R", calm=False), expirer(r, "E"), Clock()]
-    ),
+    "a first backup": History(world([]), lambda r: [writer(r, "W", calm=False), expirer(r, "E", rounds=2), Clock()]),
+    "a dead run is adopted": History(DEAD, lambda r: [writer(r, "W", "R", calm=False), expirer(r, "E"), Clock()]),
     "a backup adopts from one just made": History(
         P, lambda r: [writer(r, "W", "P"), writer(r, "X", "W"), expirer(r, "E", "P"), Clock(only="W")]
     ),
@@ -141,9 +133,7 @@ HISTORIES = {
     "a backup, its copy and expiry there": History(
         BOTH, lambda r: [writer(r, "W", "P"), Replicator("C", "W", r), expirer(r, "E", "P", at=1), Clock()]
     ),
-    "two targets decided differently": History(
-        APART, lambda r: [Replicator("C", "Q", r), expirer(r, "E", at=1)]
-    ),
+    "two targets decided differently": History(APART, lambda r: [Replicator("C", "Q", r), expirer(r, "E", at=1)]),
     "a withdrawal on one target": History(WITHDRAWN, lambda r: [Replicator("C", "Q", r), expirer(r, "E", at=1)]),
     "a copy meets tombstones": History(GONE, lambda r: [Replicator("C", "W", r), expirer(r, "E", "P", at=1)]),
     "two repairers and expiry": History(

@@ -15,7 +15,7 @@ import pytest
 from tests.model.explorer import Law
 from tests.model.histories import HISTORIES
 from tests.model.laws import Laws
-from tests.model.world import PROPOSED
+from tests.model.world import PROPOSED, World
 
 FIRST_TEXT = replace(
     PROPOSED,
@@ -30,6 +30,17 @@ FIRST_TEXT = replace(
     repair_replaces=False,
 )
 
+
+def _about(backup: str, law: Law) -> Law:
+    """The law, for one backup only."""
+
+    def only(world: World) -> str | None:
+        broken = law(world)
+        return broken if broken is not None and f" {backup} was" in broken else None
+
+    return only
+
+
 TRACES: dict[str, tuple[str, Callable[[Laws], Law], str]] = {
     "a stopped backup is reported good, then buried as a dead run": (
         "a first backup",
@@ -40,6 +51,11 @@ TRACES: dict[str, tuple[str, Callable[[Laws], Law], str]] = {
         "retention rests on a new backup",
         lambda laws: laws.kept,
         "W: creates the verdict 'withdrawn'",
+    ),
+    "a healthy backup adopts from a run whose lease ran out between two listings of expiry": (
+        "a backup adopts from one just made",
+        lambda laws: _about("X", laws.adopted),
+        "X: lists tombstones: nothing hit; reports good",
     ),
     "a manifest whose writer died before its last look counts as good": (
         "a first backup",

@@ -25,9 +25,7 @@ def test_two_inits_end_in_one_identity() -> None:
     assert outcome.broken is None and outcome.complete, f"\n{outcome}"
 
 
-@pytest.mark.parametrize(
-    ("wrong", "law"), [({"slot_first": False}, opens), ({"conditional": False}, one_identity)]
-)
+@pytest.mark.parametrize(("wrong", "law"), [({"slot_first": False}, opens), ({"conditional": False}, one_identity)])
 def test_a_sabotaged_init_is_caught(wrong: dict[str, bool], law: Law) -> None:
     outcome = race(replace(RULES, **wrong), [law])
     print(f"\n{wrong}\n{outcome}")

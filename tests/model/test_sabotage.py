@@ -40,9 +40,7 @@ LAWS: dict[str, Callable[[Laws], Law]] = {
 }
 
 SABOTAGES = {
-    "no second look and no fence": Sabotage(
-        ADOPTS, "(b, adopted)", "E: tombstones P/1", ("second_look", "fences")
-    ),
+    "no second look and no fence": Sabotage(ADOPTS, "(b, adopted)", "E: tombstones P/1", ("second_look", "fences")),
     "a lapsed lease counts as none": Sabotage(ADOPTS, "(b)", "runs out", ("fences",)),
     "manifest before its data": Sabotage(ADOPTS, "(a)", "W: creates manifest", ("manifest_last", "verdicts")),
     "manifest before the WAL": Sabotage(
@@ -84,15 +82,11 @@ SABOTAGES = {
     "withdrawals copied between targets": Sabotage(
         "a withdrawal on one target", "(b)", "C: copies withdrawn", ("copies_withdrawals",)
     ),
-    "a pending run taken for dead": Sabotage(
-        "a target dropped out of a backup", "(h)", "", ("pending_is_not_dead",)
-    ),
+    "a pending run taken for dead": Sabotage("a target dropped out of a backup", "(h)", "", ("pending_is_not_dead",)),
     "a backup removed while its heir is pending": Sabotage(
         "a pending target is completed", "(h)", "", ("pending_is_not_dead",)
     ),
-    "repair deletes, then creates": Sabotage(
-        "two repairers and expiry", "(b)", "deletes P/1", ("repair_replaces",)
-    ),
+    "repair deletes, then creates": Sabotage("two repairers and expiry", "(b)", "deletes P/1", ("repair_replaces",)),
 }
 
 

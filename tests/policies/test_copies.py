@@ -134,6 +134,15 @@ def test_a_gap_in_the_middle_is_an_interval() -> None:
     assert report.state is State.KEPT
 
 
+def test_one_good_instant_between_two_short_intervals_is_not_swallowed() -> None:
+    middle = NOW - 5 * DAY
+    first, second = Window(SPAN.start, middle, SEEN), Window(middle, SPAN.end, SEEN)
+    facts = situation(replace(LOCAL, windows=(first,)), replace(VAULT, windows=(second,)), rule=Rule.parse("3-1-0"))
+    report = judge_all(facts)
+    assert report.newest == middle
+    assert [(short.start, short.end) for short in report.short] == [(SPAN.start, middle), (middle, SPAN.end)]
+
+
 def test_nothing_restorable_is_broken() -> None:
     report = judge_all(situation(replace(LOCAL, windows=()), replace(VAULT, windows=None)))
     assert report.state is State.BROKEN

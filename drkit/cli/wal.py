@@ -1,0 +1,299 @@
+"""`drkit wal push | get | status`: what drkit-wal falls back to, and how far archiving is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drkit.cli.context import Context, of
+from drkit.cli.exits import ABSENCE_UNPROVEN, DONE
+from drkit.cli.render import answer_json, table
+from drkit.cli.wire import Wiring, open_wiring
+from drkit.core.errors import Failed, Missing, Unreachable, UsageError
+from drkit.core.units import format_size
+
+if TYPE_CHECKING:
+    from drkit.config.model import Cluster
+    from drkit.jobs.recovery_file import RecoveryFile
+    from drkit.jobs.wal_get import Found, Wanted
+    from drkit.jobs.wal_status import WalStatus
+    from drkit.repository.repository import Repository
+    from drkit.repository.spool import Spool
+    from policies.acks import AckRule
+
+_ABSENT_CODES = range(3, 126)
+
+ClusterOption = Annotated[str | None, typer.Option("--cluster", metavar="NAME", help="which of several clusters")]
+
+
+# --- push ---------------------------------------------------------------------------------------------------------
+
+
+def push(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="the file, %p in archive_command")],
+    cluster: ClusterOption = None,
+) -> int:
+    """Archive one WAL file to all targets; 0 means durable by the policy's rule."""
+    from drkit.jobs.wal_push import PushSettings
+    from drkit.jobs.wal_push import push as archive
+    from drkit.jobs.wal_source import data_folder
+
+    with open_wiring(of(ctx)) as wiring:
+        name, found = wiring.cluster(cluster)
+        data_dir = data_folder(path, Path.cwd(), found.data_dir)
+        spool = _spool(wiring)
+        resting = spool.resting(wiring.clock.now())
+        repository = _repository(wiring, resting)
+        rule = _rule(wiring, repository, data_dir)
+        if resting and not rule.reachable({target.name for target in repository.targets}):
+            repository = _repository(wiring, {})
+        settings = PushSettings(name, data_dir, rule, wiring.config.wal.compression.level)
+        done = archive(path, repository, spool, settings, wiring.clock, wiring.log)
+        if wiring.context.json:
+            answer_json("drkit.wal-push/1", asdict(done))
+    return DONE
+
+
+def _spool(wiring: Wiring) -> Spool:
+    from drkit.repository.spool import Spool
+
+    return Spool(wiring.config.daemon.spool)
+
+
+def _repository(wiring: Wiring, skip: Mapping[str, str]) -> Repository:
+    """Opened without asking the targets in `skip`, unless those are all there are."""
+    from drkit.repository.repository import open_repository
+
+    targets, failed = wiring.targets()
+    asked = [target for target in targets if target.name not in skip] or targets
+    for target in targets:
+        if target not in asked:
+            failed[target.name] = Unreachable("it failed just now", where=target.where, why=skip[target.name])
+    return open_repository(asked, failed, wiring.secret(), wiring.pins(), entropy=os.urandom)
+
+
+def _rule(wiring: Wiring, repository: Repository, data_dir: Path) -> AckRule:
+    """The policy's rule for the devices that can be seen from here."""
+    from policies.acks import rule_for
+
+    devices: dict[str, str | None] = dict.fromkeys(wiring.config.target)
+    devices |= {target.name: target.backend.traits.device for target in repository.targets}
+    here = {str(path.stat().st_dev) for path in (data_dir, data_dir / "pg_wal") if path.exists()}
+    return rule_for(wiring.config.copies.wal_ack, devices, here)
+
+
+# --- get ----------------------------------------------------------------------------------------------------------
+
+
+def get(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the file's name, %f in restore_command")],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="where to put it, %p in restore_command")],
+    absent_exit: Annotated[
+        int | None, typer.Option("--absent-exit", metavar="N", help="the exit status for 'proven absent', 3 to 125")
+    ] = None,
+    cluster: ClusterOption = None,
+    ahead: Annotated[bool, typer.Option("--prefetch", hidden=True)] = False,
+) -> int:
+    """Fetch one WAL file. 0: it is there; N: proven absent; 126: in doubt, or anything else."""
+    from drkit.engines.postgres.wal import parse_name
+    from drkit.jobs.recovery_file import read_recovery_file
+    from drkit.jobs.wal_get import Answer, Claim, claim
+
+    if absent_exit is not None and absent_exit not in _ABSENT_CODES:
+        raise UsageError(
+            f"--absent-exit {absent_exit} is no proof of absence",
+            why="1, 2 and codes above 125 are also what a program exits with that could not start or was killed",
+            cure="use 44, as the restore_command that drkit writes does",
+        )
+    context, parsed = of(ctx), parse_name(name)
+    folder = dest if ahead else Path.cwd()
+    recovery = read_recovery_file(folder)
+    if ahead:
+        return _prefetch(_planned(context, recovery), parsed.text, folder, recovery, cluster)
+    known, why = claim(parsed, recovery)
+    if known is Claim.ABSENT:  # by the plan alone: needs no target, no key and no configuration
+        return _absent(absent_exit, name, why)
+    found = _fetch(_planned(context, recovery), name, dest, recovery, cluster)
+    if found.answer is Answer.GOT:
+        return DONE
+    if found.answer is Answer.ABSENT:
+        return _absent(absent_exit, name, found.why)
+    if recovery is not None and recovery.standby and (folder / "standby.signal").exists():
+        # A standby's recovery does not end: it asks again, and a harder exit would take it down.
+        return _absent(absent_exit, name, f"in doubt, {found.why}: a standby asks again")
+    raise Failed(
+        f"{name} is in doubt",
+        where=", ".join(found.problems),
+        why="; ".join([found.why, *(f"{target}: {text}" for target, text in found.problems.items())]),
+        cure="once the targets answer again, start the server again; a target that is lost for good is given up "
+        "with `drkit restore --without TARGET`",
+    )
+
+
+def _planned(context: Context, recovery: RecoveryFile | None) -> Context:
+    """The configuration that the recovery file names, unless another was given."""
+    if context.config_path is not None or recovery is None or not recovery.config or os.environ.get("DRKIT_CONFIG"):
+        return context
+    return Context(Path(recovery.config), context.json, context.verbosity, context.color)
+
+
+def _absent(code: int | None, name: str, why: str) -> int:
+    sys.stderr.write(f"drkit: {name} is absent: {why}\n")
+    return ABSENCE_UNPROVEN if code is None else code
+
+
+def _fetch(context: Context, name: str, dest: Path, recovery: RecoveryFile | None, cluster: str | None) -> Found:
+    from drkit.jobs.wal_get import Answer, Retry
+    from drkit.jobs.wal_get import get as fetch
+
+    with open_wiring(context) as wiring:
+        resting = _spool(wiring).resting(wiring.clock.now())
+        skip = dict(resting)
+        if recovery is not None:
+            skip |= {one: "the plan does without it" for one in wiring.config.target if one not in recovery.targets}
+            skip |= dict.fromkeys(recovery.without, "it was given up for this recovery")
+        repository = _repository(wiring, skip)
+        wanted = _wanted(wiring, repository, name, recovery, cluster)
+        once = Retry(rounds=1) if resting else Retry()
+        found = fetch(wanted, dest, repository, recovery, wiring.clock, wiring.log, retry=once)
+        if found.answer is Answer.DOUBT and resting:
+            for one in resting:
+                skip.pop(one)
+            repository = _repository(wiring, skip)
+            found = fetch(wanted, dest, repository, recovery, wiring.clock, wiring.log, retry=Retry())
+        return found
+
+
+def _wanted(
+    wiring: Wiring, repository: Repository, name: str, recovery: RecoveryFile | None, cluster: str | None
+) -> Wanted:
+    """Whose file it is: the recovery file's, this folder's, the configured data folder's, else the only one stored."""
+    from drkit.engines.postgres.control import CONTROL_PATH, read_control
+    from drkit.engines.postgres.wal import parse_name
+    from drkit.jobs.wal_get import Wanted
+    from drkit.repository.catalogue import systems
+
+    parsed = parse_name(name)
+    if recovery is not None:
+        return Wanted(parsed, recovery.system_identifier, recovery.segment_bytes)
+    _, configured = wiring.cluster(cluster)
+    for folder in (Path.cwd(), configured.data_dir):
+        if folder is not None and (folder / CONTROL_PATH).exists():
+            _, control = read_control(folder, wiring.clock.sleep)
+            return Wanted(parsed, control.system_identifier, control.wal_segment_size)
+    return Wanted(parsed, _only(systems(repository)), None)
+
+
+def _only(known: frozenset[int]) -> int:
+    if len(known) == 1:
+        return next(iter(known))
+    raise Missing(
+        "whose WAL is wanted?",
+        why=f"the repository holds {len(known)} systems, and there is no data folder here",
+        cure="run it in the data folder of the server",
+    )
+
+
+def _prefetch(context: Context, name: str, folder: Path, recovery: RecoveryFile | None, cluster: str | None) -> int:
+    """Fetch what follows `name` into the data folder `folder`; at most one process for each folder."""
+    from drkit.engines.postgres.control import read_control
+    from drkit.engines.postgres.wal import parse_name
+    from drkit.jobs.wal_get import Wanted
+    from drkit.jobs.wal_prefetch import prefetch
+
+    with open_wiring(context) as wiring:
+        if recovery is not None:
+            wanted = Wanted(parse_name(name), recovery.system_identifier, recovery.segment_bytes)
+        else:
+            _, control = read_control(folder, wiring.clock.sleep)
+            wanted = Wanted(parse_name(name), control.system_identifier, control.wal_segment_size)
+        skip = _spool(wiring).resting(wiring.clock.now()) | dict.fromkeys(recovery.without if recovery else (), "")
+        prefetch(folder, wanted, recovery, lambda: _repository(wiring, skip), wiring.log)
+    return DONE
+
+
+# --- status -------------------------------------------------------------------------------------------------------
+
+
+def status(
+    ctx: typer.Context,
+    cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None,
+    pay: Annotated[bool, typer.Option("--pay", help="bring what is owed to the targets that answer")] = False,
+) -> int:
+    """How far archiving is on each target and timeline, what is missing in between, owed, or not handed over yet."""
+    from drkit.cli.exits import PROMISE
+    from drkit.jobs.wal_debts import pay_debts
+    from drkit.jobs.wal_status import wal_status
+
+    with open_wiring(of(ctx)) as wiring:
+        _, found = wiring.cluster(cluster)
+        repository, spool = wiring.repository(), _spool(wiring)
+        if pay:
+            pay_debts(repository, repository.targets, spool, wiring.clock, wiring.log)
+        system, size, data_dir = _system(wiring, repository, found)
+        facts = wal_status(
+            repository,
+            system,
+            spool,
+            segment_bytes=size,
+            data_dir=data_dir,
+            resting=spool.resting(wiring.clock.now()),
+        )
+        if wiring.context.json:
+            answer_json("drkit.wal-status/1", asdict(facts))
+        else:
+            _show(facts, wiring.context.color)
+    return DONE if facts.whole else PROMISE
+
+
+def _system(wiring: Wiring, repository: Repository, found: Cluster) -> tuple[int, int | None, Path | None]:
+    from drkit.engines.postgres.control import CONTROL_PATH, read_control
+    from drkit.repository.catalogue import systems
+
+    folder = found.data_dir
+    if folder is not None and (folder / CONTROL_PATH).exists():
+        _, control = read_control(folder, wiring.clock.sleep)
+        return control.system_identifier, control.wal_segment_size, folder
+    return _only(systems(repository)), None, None
+
+
+def _show(facts: WalStatus, color: bool) -> None:
+    from drkit.jobs.wal_status import lines_of
+
+    rows: list[Sequence[str]] = []
+    for target, line in lines_of(facts):
+        missing = sum(gap.count for gap in line.gaps) if line else 0
+        rows.append(
+            (
+                target.name,
+                str(line.timeline) if line else "-",
+                line.first if line else "-",
+                line.last if line else "-",
+                str(line.segments) if line else "-",
+                str(missing) if line else "-",
+                str(target.owed),
+                "cannot be listed" if target.error else format_size(target.stored_bytes),
+            )
+        )
+    columns = ("target", "tl", "first", "last", "segments", "missing", "owed", "stored")
+    table(columns, rows, right=frozenset({"tl", "segments", "missing", "owed", "stored"}), color=color)
+    for target, line in lines_of(facts):
+        for gap in line.gaps if line else ():
+            sys.stdout.write(f"GAP on {target.name}: {gap.first} to {gap.last}, {gap.count} segments\n")
+    for target in facts.targets:
+        if target.error:
+            sys.stdout.write(f"{target.name}: {target.error}\n")
+        if target.owed:
+            since = target.owed_since[:19].replace("T", " ")
+            sys.stdout.write(f"{target.name} lacks {target.owed} files, {target.owed_first} since {since} UTC; ")
+            sys.stdout.write("they are in the spool; `drkit wal status --pay` brings them\n")
+    if facts.waiting:
+        sys.stdout.write(f"PostgreSQL has {len(facts.waiting)} files to hand over, the oldest {facts.waiting[0]}\n")

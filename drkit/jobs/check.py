@@ -1,0 +1,214 @@
+"""Everything that would stop a backup, the archiving of WAL or a restore, found before the night it matters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from drkit.core.errors import Damage, DrkitError
+from drkit.engines.postgres.control import read_control
+from drkit.engines.postgres.session import ServerFacts, Session
+from drkit.engines.postgres.wal import name_before
+from drkit.jobs.means import Means
+from drkit.repository.layout import ClusterLayout
+from drkit.repository.target import Target
+from storage_backends.api import key
+from storage_backends.errors import AlreadyExists, NotFound, StorageError
+
+_ROUND_TRIP_S = 30.0
+_RESTART, _RELOAD = "restart", "reload"
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. cure: a statement or command; cost: `reload` or `restart` where the cure needs one."""
+
+    about: str
+    level: Level
+    text: str
+    cure: str = ""
+    cost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOrder:
+    """connection, data_dir: as configured. program: path of drkit-wal; rpo_s: the objective, None without one."""
+
+    connection: str
+    data_dir: Path | None
+    program: Path
+    config: Path
+    rpo_s: float | None
+
+
+def check_targets(means: Means) -> Iterator[Finding]:
+    """Identity, rights and behaviour of every target."""
+    for name, problem in means.repository.absent.items():
+        yield Finding(f"target {name}", Level.FAIL, str(problem), problem.cure)
+    for target in means.repository.targets:
+        yield _target(target, means.entropy)
+
+
+def _target(target: Target, entropy: Callable[[int], bytes]) -> Finding:
+    """Write, read back, fail to overwrite, delete."""
+    about, probe = f"target {target.name}", key(f"canaries/check-{entropy(8).hex()}")
+    content = entropy(1024)
+    try:
+        target.write(probe, [content], len(content))
+        try:
+            if target.read(probe) != content:
+                raise Damage("what was read is not what was written", where=target.where)
+            try:
+                target.write(probe, [b"other"], 5)
+            except AlreadyExists:
+                pass
+            else:
+                return Finding(about, Level.FAIL, "the store let an object be overwritten", "use another store")
+        finally:
+            target.backend.delete(probe)
+        try:
+            target.backend.stat(probe)
+        except NotFound:
+            pass
+    except (StorageError, DrkitError) as error:
+        return Finding(about, Level.FAIL, str(error), error.cure)
+    return Finding(about, Level.OK, f"{target.backend.url}: writes, reads, keeps what is there, deletes")
+
+
+def check_server(order: CheckOrder, means: Means) -> Iterator[Finding]:
+    """The server's version, rights and settings, its data folder, and the round trip of a WAL segment."""
+    try:
+        session = Session.open(order.connection, "drkit check")
+    except DrkitError as error:
+        yield Finding("server", Level.FAIL, str(error), error.cure)
+        return
+    with session:
+        facts = session.facts()
+        role = "standby" if facts.in_recovery else "primary"
+        yield Finding("server", Level.OK, f"PostgreSQL {facts.version}, a {role} on timeline {facts.timeline}")
+        yield from _rights(facts)
+        folder = order.data_dir or facts.data_directory
+        yield from _folder(folder, facts, means)
+        yield from _settings(session, facts, order)
+        yield from _devices(folder, means.repository.targets)
+        if not facts.in_recovery and facts.archive_mode != "off":
+            yield _round_trip(session, facts, means)
+
+
+def _rights(facts: ServerFacts) -> Iterator[Finding]:
+    if facts.may_backup and facts.may_switch_wal:
+        yield Finding("rights", Level.OK, f"role {facts.user} may take backups and switch WAL")
+        return
+    functions = [facts.facts.start_function, facts.facts.stop_function, "pg_switch_wal()"]
+    cure = f"grant execute on function {', '.join(functions)} to {facts.user}"
+    yield Finding("rights", Level.FAIL, f"role {facts.user} may not take backups", cure)
+
+
+def _folder(folder: Path | None, facts: ServerFacts, means: Means) -> Iterator[Finding]:
+    if folder is None:
+        cure = "set data_dir in the configuration, or: grant pg_read_all_settings to the role"
+        yield Finding("data folder", Level.FAIL, "nobody says where it is", cure)
+        return
+    try:
+        _, control = read_control(folder, means.clock.sleep)
+    except DrkitError as error:
+        yield Finding("data folder", Level.FAIL, str(error), "run drkit as the owner of the data folder")
+        return
+    if control.system_identifier != facts.system_identifier:
+        text = f"{folder} has system identifier {control.system_identifier}, the server {facts.system_identifier}"
+        yield Finding("data folder", Level.FAIL, text, "do data_dir and connection name the same cluster?")
+    elif folder.stat().st_uid != os.geteuid() and os.geteuid() != 0:
+        yield Finding("data folder", Level.FAIL, f"{folder} belongs to another user", "run drkit as its owner")
+    else:
+        yield Finding("data folder", Level.OK, f"{folder}, system identifier {control.system_identifier}")
+    wal = folder / "pg_wal"
+    free = shutil.disk_usage(wal).free
+    count = free // facts.wal_segment_size
+    text = f"{count} more segments of {facts.wal_segment_size >> 20} MiB fit on the disk of pg_wal while no target answers"
+    yield Finding("pg_wal", Level.OK if count >= 64 else Level.WARN, text)
+
+
+def _settings(session: Session, facts: ServerFacts, order: CheckOrder) -> Iterator[Finding]:
+    """Each setting that archiving needs, with the statement that sets it and what that costs."""
+    names = ("wal_level", "archive_mode", "archive_command", "archive_timeout", "full_page_writes", "fsync")
+    rows = session.rows("select name, setting from pg_settings where name = any(%s)", list(names))
+    values = {name: setting for name, setting in rows}
+    command = f"{order.program} push --config {order.config} %p"
+    wanted_mode = "always" if facts.in_recovery else "on"
+    rules: list[tuple[str, bool, str, str]] = [
+        ("wal_level", values["wal_level"] != "minimal", "replica", _RESTART),
+        ("archive_mode", values["archive_mode"] in ("always", wanted_mode), wanted_mode, _RESTART),
+        ("archive_command", "drkit" in values.get("archive_command", ""), command, _RELOAD),
+        ("full_page_writes", values["full_page_writes"] == "on", "on", _RELOAD),
+        ("fsync", values["fsync"] == "on", "on", _RELOAD),
+    ]
+    wrong = [(name, value, cost) for name, good, value, cost in rules if not good]
+    for name, value, cost in wrong:
+        text = f"{name} is {values.get(name) or 'not set'}"
+        yield Finding("setting", Level.FAIL, text, f"alter system set {name} = '{value}'", cost)
+    if facts.archive_library:
+        text = f"archive_library is {facts.archive_library}: archive_command is not used"
+        yield Finding("setting", Level.FAIL, text, "alter system set archive_library = ''", _RELOAD)
+    if not wrong and not facts.archive_library:
+        yield Finding("settings", Level.OK, "wal_level, archive_mode, archive_command, full_page_writes, fsync")
+    yield from _rpo(int(values["archive_timeout"]), order.rpo_s)
+
+
+def _rpo(timeout_s: int, rpo_s: float | None) -> Iterator[Finding]:
+    if rpo_s is None:
+        return
+    if timeout_s and timeout_s <= rpo_s:
+        yield Finding("rpo", Level.OK, f"archive_timeout is {timeout_s} s, the objective {rpo_s:.0f} s")
+        return
+    text = f"archive_timeout is {timeout_s or 'off'}: on a quiet server the newest commits stay unarchived without bound"
+    yield Finding("rpo", Level.FAIL, text, f"alter system set archive_timeout = '{int(rpo_s)}s'", _RELOAD)
+
+
+def _devices(folder: Path | None, targets: Sequence[Target]) -> Iterator[Finding]:
+    if folder is None or not folder.exists():
+        return
+    own = {str(folder.stat().st_dev), str((folder / "pg_wal").stat().st_dev)}
+    for target in targets:
+        if target.backend.traits.device in own:
+            text = "it lies on the disk of the data folder: it dies with it, and does not count"
+            yield Finding(f"target {target.name}", Level.WARN, text, "put it on a disk or a machine of its own")
+
+
+def _round_trip(session: Session, facts: ServerFacts, means: Means) -> Finding:
+    """Force a segment out and wait until a target has it: the archiver's own environment is what is tried."""
+    about = "archiving"
+    try:
+        session.rows("select pg_logical_emit_message(false, 'drkit', 'check')")
+        end = session.switch_wal()
+    except DrkitError as error:
+        return Finding(about, Level.FAIL, str(error), error.cure)
+    file = name_before(facts.timeline, end, facts.wal_segment_size).text
+    archived = ClusterLayout(facts.system_identifier).archived(file)
+    began = means.clock.monotonic()
+    while means.clock.monotonic() - began < _ROUND_TRIP_S:
+        has = [t.name for t in means.repository.targets if _holds(t, archived)]
+        if len(has) == len(means.repository.targets):
+            took = means.clock.monotonic() - began
+            return Finding(about, Level.OK, f"segment {file} was on every target after {took:.1f} s")
+        means.token.wait(0.2)
+        means.token.check()
+    text = f"segment {file} is on {', '.join(has) or 'no target'} after {_ROUND_TRIP_S:.0f} s; {session.archiver()}"
+    return Finding(about, Level.WARN if has else Level.FAIL, text, "the server's log shows what archive_command said")
+
+
+def _holds(target: Target, name: str) -> bool:
+    try:
+        target.backend.stat(key(name))
+    except (NotFound, StorageError):
+        return False
+    return True

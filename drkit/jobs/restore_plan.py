@@ -1,0 +1,320 @@
+"""The plan of a restore: gathered facts, the decided course, the destination; printable, and what `restore` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from drkit.core.errors import Damage, DrkitError, Missing, UsageError
+from drkit.core.progress import Tally
+from drkit.engines.postgres.lsn import Lsn
+from drkit.engines.postgres.records import RestorePoint, Transaction
+from drkit.engines.postgres.recovery import TargetKind
+from drkit.engines.postgres.timeline import Timeline
+from drkit.jobs.archive import Archived, known_timelines, list_archived, read_histories
+from drkit.jobs.means import Means
+from drkit.jobs.rates import Rates
+from drkit.jobs.restore_decide import decide
+from drkit.jobs.restore_folder import (
+    FolderFacts,
+    Link,
+    Owner,
+    Room,
+    check_folder,
+    check_rooms,
+    choose_owner,
+    look_at,
+    place_tablespaces,
+    rooms,
+)
+from drkit.jobs.restore_points import Course, Facts, Wish, stop_of
+from drkit.jobs.wal_scan import WalScan
+from drkit.repository.catalogue import Catalogue, load_manifest
+from drkit.repository.layout import ClusterLayout, Kind
+from drkit.repository.manifest import Manifest
+from drkit.repository.sources import Sources
+from drkit.repository.target import Target
+from storage_backends.errors import StorageError
+
+_KEPT_SEGMENTS = 4  # recovery keeps the segment at hand and, at its end, the first of the new timeline
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOrder:
+    """What was asked for.
+
+    destination: absolute · tablespaces: (OLD, NEW) · config: the configuration that recovery reads, absolute
+    wal_program: the drkit-wal of this installation, absolute · home: the configured data folder, where known
+    machine: id of this machine · owner: a user's name, "": by rule · euid: of this process
+    """
+
+    cluster: str
+    destination: Path
+    wish: Wish
+    config: Path
+    wal_program: Path
+    machine: str
+    workers: int
+    euid: int
+    home: Path | None = None
+    delta: bool = False
+    tablespaces: tuple[tuple[str, str], ...] = ()
+    resume_archiving: bool = False
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a restore will do. Sizes in bytes; seconds of the estimate are None where nothing was measured.
+
+    wal_bytes: plain WAL that recovery reads, at most · histories: names of all history files · archiving: whether the
+    restored server keeps its archive settings.
+    """
+
+    order: RestoreOrder
+    course: Course
+    manifest: Manifest
+    layout: ClusterLayout
+    folder: FolderFacts
+    owner: Owner
+    links: Sequence[Link]
+    rooms: Sequence[Room]
+    histories: Sequence[str]
+    archiving: bool
+    fetch_bytes: int
+    wal_bytes: int
+    fetch_s: float | None
+    replay_s: float | None
+    notes: Sequence[str]
+
+    @property
+    def first_wal(self) -> str:
+        return self._name(self.course.reach.first)
+
+    @property
+    def last_wal(self) -> str:
+        return self._name(self.course.reach.last)
+
+    def _name(self, number: int) -> str:
+        return self.course.path.segment(number, self.manifest.summary.segment_bytes).text
+
+
+class Evidence:
+    """`Look` over real targets: listings and scans, each kept. `report` hears of targets that fail."""
+
+    def __init__(self, catalogue: Catalogue, readable: Sequence[str], scan: WalScan, segment_bytes: int) -> None:
+        self._inventories = {name: catalogue.inventories[name] for name in readable}
+        self._scan, self._segment_bytes = scan, segment_bytes
+        self._listed: dict[tuple[Timeline, int], Archived] = {}
+
+    def archived(self, path: Timeline, first: int) -> Archived:
+        if (path, first) not in self._listed:
+            self._listed[path, first] = list_archived(self._inventories, path, first, self._segment_bytes)
+        return self._listed[path, first]
+
+    def last_transaction(self, path: Timeline, first: int, last: int) -> Transaction | None:
+        return self._scan.last_transaction(path, first, last)
+
+    def record_at_or_after(self, path: Timeline, lsn: Lsn, last: int) -> Lsn | None:
+        return self._scan.record_at_or_after(path, lsn, last)
+
+    def ends_of(self, path: Timeline, first: int, last: int, xid: int) -> Iterator[Transaction]:
+        return self._scan.ends_of(path, first, last, xid)
+
+    def restore_points(self, path: Timeline, first: int, last: int) -> Iterator[RestorePoint]:
+        return self._scan.restore_points(path, first, last)
+
+    def stored_at(self, path: Timeline, number: int) -> datetime | None:
+        return self._scan.stored_at(path, number)
+
+
+def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalogue], rates: Rates) -> Plan:
+    """Decide everything; reads targets and looks at the destination, changes nothing.
+
+    Raises Refused, Missing, UsageError, or what kept a needed target from being read.
+    """
+    notes: list[str] = []
+    catalogue = choose_catalogue(catalogues, order.wish.backup, notes)
+    _known_targets(order, means)
+    readable = [t for t in means.repository.targets if t.name in catalogue.inventories and t.name not in order.wish.without]
+    if order.wish.source and order.wish.source not in {t.name for t in readable}:
+        raise means.repository.absent.get(order.wish.source) or Missing(
+            f"target {order.wish.source!r} cannot be read", why=catalogue.unreadable.get(order.wish.source, "given up")
+        )
+    layout = catalogue.layout
+    check = _Reporter(means)
+    asked = [t for t in readable if t.name == order.wish.source] if order.wish.source else readable
+    histories, names = read_histories(
+        means.repository.ring, {t.name: catalogue.inventories[t.name] for t in readable}, check
+    )
+    segment_bytes = catalogue.backups[-1].summary.segment_bytes
+    facts = Facts(
+        backups=catalogue.backups,
+        timelines=known_timelines(histories, {b.summary.timeline for b in catalogue.backups}),
+        segment_bytes=segment_bytes,
+        readable=[t.name for t in readable],
+        doubtful={n: w for n, w in catalogue.unreadable.items() if n not in order.wish.without},
+    )
+    tally = Tally(means.progress, "looking into WAL", clock=means.clock)
+    scan = WalScan(
+        means.repository.ring, layout, Sources(asked, layout, check), segment_bytes, means.token, tally
+    )
+    look = Evidence(catalogue, [t.name for t in readable], scan, segment_bytes)
+    course = decide(facts, order.wish, look, means.clock.now())
+    tally.finish()
+    return _complete(order, means, course, layout, names, rates, [*notes, *course.notes], check)
+
+
+def choose_catalogue(catalogues: Sequence[Catalogue], ident: str, notes: list[str]) -> Catalogue:
+    """The system identifier of the named backup, else the one with the newest backup. Raises Missing."""
+    having = [c for c in catalogues if c.backups]
+    if not having:
+        unread = {n: w for c in catalogues for n, w in c.unreadable.items()}
+        why = "; ".join(f"{n}: {w}" for n, w in unread.items()) or "no target has one"
+        raise Missing("there is no backup to restore", why=why, cure="`drkit list` shows the backups")
+    if ident:
+        for catalogue in having:
+            if any(b.summary.backup == ident for b in catalogue.backups):
+                return catalogue
+        raise Missing(f"no backup {ident!r}", cure="`drkit list` shows the backups")
+    chosen = max(having, key=lambda c: max(b.summary.stopped for b in c.backups))
+    if len(having) > 1:
+        others = ", ".join(str(c.layout.system_identifier) for c in having if c is not chosen)
+        notes.append(
+            f"the newest backup is of system {chosen.layout.system_identifier}; older ones of {others}: --backup"
+        )
+    return chosen
+
+
+def _known_targets(order: RestoreOrder, means: Means) -> None:
+    known = {t.name for t in means.repository.targets} | set(means.repository.absent)
+    for name in {order.wish.source, *order.wish.without} - {""}:
+        if name not in known:
+            raise UsageError(f"there is no target {name!r}", why=f"configured are {', '.join(sorted(known))}")
+    if order.wish.source in order.wish.without:
+        raise UsageError(f"target {order.wish.source} is both given up and to be read")
+
+
+class _Reporter:
+    """Warns once for each target and kind of failure; a scan would repeat it for every segment."""
+
+    def __init__(self, means: Means) -> None:
+        self._log = means.log
+        self._said: set[tuple[str, str]] = set()
+
+    def __call__(self, target: Target, key: str, problem: DrkitError | StorageError) -> None:
+        event = "object is damaged" if isinstance(problem, Damage) else "target could not serve"
+        if (target.name, event) not in self._said:
+            self._said.add((target.name, event))
+            self._log.warn(event, target=target.name, key=key, why=str(problem))
+
+
+def _complete(
+    order: RestoreOrder,
+    means: Means,
+    course: Course,
+    layout: ClusterLayout,
+    histories: Sequence[str],
+    rates: Rates,
+    notes: list[str],
+    report: Callable[[Target, str, DrkitError | StorageError], None],
+) -> Plan:
+    backup = course.backup
+    folder = look_at(order.destination, measure=order.delta)
+    check_folder(folder, layout.system_identifier, delta=order.delta)
+    owner = choose_owner(folder, order.owner, order.euid)
+    links = place_tablespaces(backup.head, order.destination, order.tablespaces, order.machine, delta=order.delta)
+    sources = Sources([means.repository.target(name) for name in course.sources], layout, report)
+    run = backup.summary.run
+    manifest = sources.attempt(
+        layout.manifest(run), lambda target: load_manifest(means.repository.ring, target, layout, run)
+    )
+    wal_bytes = _wal_bytes(course, backup.summary.segment_bytes)
+    spaces = {link.oid: look_at(Path(link.location), measure=order.delta) for link in links}
+    kept = _KEPT_SEGMENTS * backup.summary.segment_bytes
+    room = rooms(folder, spaces, manifest.entries, kept)
+    check_rooms(room)
+    fetch_bytes = sum(r.live for r in backup.references if r.kind == Kind.PACK)
+    fetch_bytes += sum(r.size for r in backup.references if r.kind == Kind.MAP)
+    _more_notes(manifest, order, notes)
+    return Plan(
+        order=order,
+        course=course,
+        manifest=manifest,
+        layout=layout,
+        folder=folder,
+        owner=owner,
+        links=links,
+        rooms=room,
+        histories=histories,
+        archiving=order.resume_archiving or order.destination == order.home,
+        fetch_bytes=fetch_bytes,
+        wal_bytes=wal_bytes,
+        fetch_s=manifest.summary.size_bytes / rates.fetch if rates.fetch else None,
+        replay_s=wal_bytes / rates.replay if rates.replay else None,
+        notes=tuple(notes),
+    )
+
+
+def _wal_bytes(course: Course, segment_bytes: int) -> int:
+    """WAL that recovery reads: to the end of the backup, to a position, or at most all that is proven."""
+    last = course.reach.last
+    if course.target.kind is TargetKind.END:
+        last = stop_of(course.backup).segment_before(segment_bytes)
+    elif isinstance(course.target.value, Lsn):
+        last = min(last, course.target.value.segment(segment_bytes))
+    return (last - course.reach.first + 1) * segment_bytes
+
+
+def _more_notes(manifest: Manifest, order: RestoreOrder, notes: list[str]) -> None:
+    head = manifest.head
+    if head.wal_link:
+        notes.append(f"pg_wal was a link to {head.wal_link}; it is restored as a plain folder")
+    if not any(entry.path == b"postgresql.conf" for entry in manifest.entries):
+        notes.append("the backup holds no postgresql.conf: the server's configuration was outside of the data folder")
+    if manifest.summary.page_errors:
+        pages = ", ".join(f"{path} block {block}" for path, block in head.damaged[:3])
+        notes.append(f"the backup recorded {manifest.summary.page_errors} damaged pages: {pages}")
+    if manifest.summary.cluster != order.cluster:
+        notes.append(f"the backup was taken under the cluster name {manifest.summary.cluster!r}")
+
+
+def plan_json(plan: Plan) -> Mapping[str, object]:
+    """The plan as `--plan --json` answers it."""
+    course, summary = plan.course, plan.manifest.summary
+    return {
+        "backup": summary.backup,
+        "system_identifier": summary.system_identifier,
+        "destination": str(plan.order.destination),
+        "target": {
+            "kind": course.target.kind.value,
+            "value": course.target.value,
+            "inclusive": course.target.inclusive,
+            "action": course.target.action.value,
+            "timeline": course.path.id,
+        },
+        "asked": {"kind": plan.order.wish.target.kind.value, "value": plan.order.wish.target.value},
+        "timeline_path": [
+            {"timeline": one, "until": None if end is None else str(end)}
+            for one, end in ((one, course.path.end_of(one)) for one in course.path.path)
+        ],
+        "wal": {"first": plan.first_wal, "last": plan.last_wal, "bytes": plan.wal_bytes},
+        "latest": {"lsn": str(course.reach.end), "last_commit": course.last_commit},
+        "sources": list(course.sources),
+        "wal_sources": list(course.wal_sources),
+        "without": sorted(plan.order.wish.without),
+        "fetch_bytes": plan.fetch_bytes,
+        "size_bytes": summary.size_bytes,
+        "space": [
+            {"path": r.path, "needed_bytes": r.needed_bytes, "free_bytes": r.free_bytes, "reused_bytes": r.reused_bytes}
+            for r in plan.rooms
+        ],
+        "tablespaces": [{"oid": x.oid, "original": x.original, "location": x.location} for x in plan.links],
+        "owner": plan.owner.name,
+        "archiving": plan.archiving,
+        "delta": plan.order.delta,
+        "estimate": {"fetch_s": plan.fetch_s, "replay_s": plan.replay_s, "measured": plan.fetch_s is not None},
+        "notes": list(plan.notes),
+    }
