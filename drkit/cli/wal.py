@@ -51,7 +51,7 @@ def push(
         spool = _spool(wiring)
         resting = spool.resting(wiring.clock.now())
         repository = _repository(wiring, resting)
-        rule = _rule(wiring, repository, data_dir)
+        rule = _rule(wiring, repository, spool, data_dir)
         if resting and not rule.reachable({target.name for target in repository.targets}):
             repository = _repository(wiring, {})
         settings = PushSettings(name, data_dir, rule, wiring.config.wal.compression.level)
@@ -79,13 +79,17 @@ def _repository(wiring: Wiring, skip: Mapping[str, str]) -> Repository:
     return open_repository(asked, failed, wiring.secret(), wiring.pins(), entropy=os.urandom)
 
 
-def _rule(wiring: Wiring, repository: Repository, data_dir: Path) -> AckRule:
-    """The policy's rule for the devices that can be seen from here."""
+def _rule(wiring: Wiring, repository: Repository, spool: Spool, data_dir: Path) -> AckRule:
+    """The policy's rule for the devices that can be seen from here; of a target that is away, as it was last seen."""
     from policies.acks import rule_for
 
-    devices: dict[str, str | None] = dict.fromkeys(wiring.config.target)
-    devices |= {target.name: target.backend.traits.device for target in repository.targets}
     here = {str(path.stat().st_dev) for path in (data_dir, data_dir / "pg_wal") if path.exists()}
+    devices: dict[str, str | None] = {
+        name: next(iter(here), None) if spool.was_beside(name) else None for name in wiring.config.target
+    }
+    for target in repository.targets:
+        devices[target.name] = target.backend.traits.device
+        spool.remember_beside(target.name, target.backend.traits.device in here)
     return rule_for(wiring.config.copies.wal_ack, devices, here)
 
 

@@ -184,7 +184,8 @@ class Opener:
             raise Damage("the object ends inside a frame header", where=self._where, why=f"frame {number}")
         sealed_bytes, raw_bytes, found, type_, codec, flags, _ = FRAME.unpack_from(data)
         end = FRAME_BYTES + sealed_bytes
-        if found != number or raw_bytes > MAX_RAW_BYTES or sealed_bytes < TAG_BYTES or len(data) < end:
+        sizes_hold = raw_bytes <= MAX_RAW_BYTES and sealed_bytes >= TAG_BYTES and len(data) >= end
+        if found != number or not sizes_hold or codec not in (CODEC_STORED, CODEC_ZSTD) or flags & ~LAST:
             raise Damage("a frame header is not as expected", where=self._where, why=f"frame {number}")
         try:
             payload = self._cipher.decrypt(
@@ -240,7 +241,7 @@ def parse_open_section(data: bytes | memoryview, where: str) -> tuple[Header, Js
     split = HEADER_BYTES + header.json_bytes
     try:
         value = json.loads(bytes(data[HEADER_BYTES:split])) if header.json_bytes else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Damage("the open section is not JSON", where=where, why=str(error)) from error
     if not isinstance(value, dict):
         raise Damage("the open section is not a JSON object", where=where)
@@ -265,6 +266,8 @@ def frames_of(opener: Opener, data: memoryview, start: int, where: str) -> Itera
         raw, type_, flags, used = opener.frame(data[position:end], number)
         position += used
         if flags & LAST:
+            if raw or type_:
+                raise Damage("the last frame is not empty", where=where, why=f"frame {number}")
             break
         yield type_, raw
         number += 1
@@ -275,7 +278,7 @@ def frames_of(opener: Opener, data: memoryview, start: int, where: str) -> Itera
 def open_object(ring: Ring, data: bytes, *, kind: int, name: str, object_id: bytes | None = None) -> Opened:
     """Open a whole object read from key `name`.
 
-    Checks kind, name (JSON `name`, or `object_id` for kinds without JSON), every frame and the end.
+    Checks kind, name (JSON `name`, or `object_id` for kinds without JSON), every frame, the end and the digest.
     Raises Damage or KeyMissing; returns nothing unauthenticated.
     """
     header, value, references = parse_open_section(data, name)
@@ -286,7 +289,7 @@ def open_object(ring: Ring, data: bytes, *, kind: int, name: str, object_id: byt
     view = memoryview(data)
     opener = Opener(ring, header, view[: header.open_bytes], name)
     frames = tuple(frames_of(opener, view, header.open_bytes, name))
-    return Opened(header, value, references, frames, bytes(view[-DIGEST_BYTES:]))
+    return Opened(header, value, references, frames, check_digest(data, name))
 
 
 def seal_json(data_key: DataKey, kind: int, object_id: bytes, value: Json, references: bytes = b"") -> Sealed:

@@ -35,19 +35,29 @@ def slot_name(epoch: int, slot: str) -> str:
 
 def _kek(secret: Secret, repository: bytes, slot: str, parameters: Json) -> bytes:
     if secret.provider == "keyfile":
-        return derive(secret.value, salt=repository + bytes.fromhex(slot), info=b"drkit keyfile")
+        return derive(secret.value, salt=repository + _hex({"slot": slot}, "slot"), info=b"drkit keyfile")
     n, r, p = (_whole(parameters, name) for name in ("n", "r", "p"))
     if n > _SCRYPT_MAX_N or r > _SCRYPT_MAX_R or p > _SCRYPT_MAX_P or n * r > _SCRYPT_MAX_NR:
         raise Damage("a key slot asks for more work than the format allows", where=slot, why=f"n={n} r={r} p={p}")
-    salt = bytes.fromhex(str(parameters.get("salt", "")))
-    return Scrypt(salt=salt, length=KEY_BYTES, n=n, r=r, p=p).derive(secret.value)
+    salt = _hex(parameters, "salt")
+    try:
+        return Scrypt(salt=salt, length=KEY_BYTES, n=n, r=r, p=p).derive(secret.value)
+    except ValueError as error:
+        raise Damage("a key slot is not as the format says", where=slot, why=str(error)) from error
 
 
 def _whole(values: Json, name: str) -> int:
     value = values.get(name)
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise Damage("a key slot is not as the format says", why=f"{name} is {value!r}")
     return value
+
+
+def _hex(values: Json, name: str) -> bytes:
+    try:
+        return bytes.fromhex(str(values[name]))
+    except (KeyError, ValueError):
+        raise Damage("a key slot is not as the format says", why=f"{name} is missing or not hex") from None
 
 
 def new_ring(repository: bytes, entropy: Entropy) -> Ring:
@@ -96,22 +106,18 @@ def open_slot(secret: Secret, data: bytes, name: str) -> Ring | None:
     if value.get("provider") != secret.provider:
         return None
     epoch, slot = _whole(value, "epoch"), name.rsplit("/", 1)[-1]
+    if slot_name(epoch, slot) != name or header.epoch != epoch:
+        raise Damage("a key slot belongs under another name", where=name, why=f"epoch {epoch}")
     parameters = value.get("parameters")
     kek = _kek(secret, header.repository, slot, parameters if isinstance(parameters, dict) else {})
-    master = unwrap(kek, bytes.fromhex(str(value["master"])))
+    master = unwrap(kek, _hex(value, "master"))
     if master is None:
         return None
-    bare = Ring(header.repository, {epoch: master}, b"")
-    lifetime = unwrap(bare.wrap_key(epoch), bytes.fromhex(str(value["lifetime"])))
-    masters = {epoch: master}
-    earlier = value.get("predecessors")
-    for item in earlier if isinstance(earlier, list) else []:
-        found = unwrap(bare.wrap_key(epoch), bytes.fromhex(str(item["master"])))
-        if found is None:
-            raise Damage("a key slot holds an earlier key that does not open", where=name, why=str(item["epoch"]))
-        masters[int(item["epoch"])] = found
+    own = Ring(header.repository, {epoch: master}, b"").wrap_key(epoch)
+    lifetime = unwrap(own, _hex(value, "lifetime"))
     if lifetime is None:
         raise Damage("a key slot's lifetime key does not open", where=name)
+    masters = {epoch: master} | _predecessors(value, own, name)
     ring = Ring(header.repository, masters, lifetime)
     open_object(ring, data, kind=KIND_SLOT, name=name)
     if ring.key_id(epoch) != value.get("key_id"):
@@ -121,17 +127,38 @@ def open_slot(secret: Secret, data: bytes, name: str) -> Ring | None:
     return ring
 
 
+def _predecessors(value: Json, own: bytes, name: str) -> dict[int, bytes]:
+    """The masters of all earlier epochs, opened with the wrap key of the slot's own."""
+    listed, masters = value.get("predecessors"), {}
+    for item in listed if isinstance(listed, list) else []:
+        if not isinstance(item, dict):
+            raise Damage("a key slot is not as the format says", where=name, why="its predecessors")
+        found = unwrap(own, _hex(item, "master"))
+        if found is None:
+            raise Damage("a key slot holds an earlier key that does not open", where=name, why=str(item.get("epoch")))
+        masters[_whole(item, "epoch")] = found
+    return masters
+
+
 def unlock(secret: Secret, slots: Iterable[tuple[str, Callable[[], bytes]]], key_id: str, where: str) -> Ring:
     """Open the newest epoch that `secret` opens and that leads to the descriptor's `key_id` of epoch 1.
 
-    slots: (name, read) pairs in any order. Raises KeyMissing with what was tried.
+    slots: (name, read) pairs in any order. A slot that is not whole does not keep the others from opening.
+    Raises KeyMissing with what was tried, or Damage where a slot that might have opened is damaged.
     """
     tried = 0
+    damage: Damage | KeyMissing | None = None
     for name, read in sorted(slots, key=lambda item: item[0], reverse=True):
-        ring = open_slot(secret, read(), name)
         tried += 1
+        try:
+            ring = open_slot(secret, read(), name)
+        except (Damage, KeyMissing) as error:
+            damage = damage or error
+            continue
         if ring is not None and 1 in ring.masters and ring.key_id(1) == key_id:
             return ring
+    if damage is not None:
+        raise damage
     raise KeyMissing(
         f"the key from {secret.source} opens no slot of this repository",
         where=where,

@@ -38,7 +38,7 @@ from drkit.pipeline.mapping import Map
 from drkit.pipeline.stager import Numbers, Product, Sizes, Stager
 from drkit.repository.catalogue import Catalogue, Standing, State, load_manifest, read_catalogue
 from drkit.repository.layout import ClusterLayout, Kind, RunId
-from drkit.repository.leases import withdraw
+from drkit.repository.leases import Verdict, decide
 from drkit.repository.manifest import Manifest, Reference, Source, Summary, seal_manifest
 from drkit.repository.target import Target
 from storage_backends.errors import StorageError
@@ -441,13 +441,22 @@ class _Run:
                 standings[target.name] = Standing(State.PENDING, "the lease ran out before the commit")
                 continue
 
-            def revoke(reason: str, target: Target = target) -> None:
-                key = means.repository.data_key
-                withdraw(target, self._layout, self._id, reason, key, means.clock, means.entropy)
+            def settle(verdict: Verdict, reason: str, target: Target = target) -> Verdict:
+                return decide(
+                    target,
+                    self._layout,
+                    self._id,
+                    verdict,
+                    reason,
+                    ring=means.repository.ring,
+                    data_key=means.repository.data_key,
+                    clock=means.clock,
+                    entropy=means.entropy,
+                )
 
             try:
-                standings[target.name] = commit.on(target, revoke)
-            except StorageError as error:
+                standings[target.name] = commit.on(target, means.repository.ring, settle)
+            except (StorageError, DrkitError) as error:
                 standings[target.name] = Standing(State.PENDING, str(error))
         out = {name: Standing(State.PENDING, why) for name, why in self._participants.out.items()}
         return out | standings

@@ -16,6 +16,7 @@ from drkit.pipeline.mapping import Map
 from drkit.repository.catalogue import Standing, State, judge
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import ClusterLayout, Kind
+from drkit.repository.leases import Verdict
 from drkit.repository.manifest import Reference, Summary
 from drkit.repository.target import Target
 from storage_backends.errors import AlreadyExists, NotFound, StorageError
@@ -148,10 +149,10 @@ class Commit:
     manifest: Sealed
     via: Sequence[str]
 
-    def on(self, target: Target, withdraw: Callable[[str], None]) -> Standing:
-        """Steps 5 to 8 of the writer's protocol on one target; the manifest is durable where the result is GOOD.
+    def on(self, target: Target, ring: Ring, decide: Callable[[Verdict, str], Verdict]) -> Standing:
+        """Steps 5 to 8 of the writer's protocol on one target; all is durable where the result is GOOD.
 
-        withdraw(reason): creates the withdrawal on this target.
+        decide(verdict, reason): creates the run's verdict on this target and returns the one that stands.
         """
         inventory = Inventory(target, self.layout)
         lacking = inventory.lacking(self.references, self.summary)
@@ -166,12 +167,13 @@ class Commit:
         except AlreadyExists:
             if target.read(self.layout.manifest(self.summary.run)) != self.manifest.joined():
                 raise
-        after = Inventory(target, self.layout)
-        hit = self._hit(after)
+        hit = self._hit(Inventory(target, self.layout))
         if hit:
-            withdraw(f"the tombstone of {hit} came in between")
+            decide(Verdict.WITHDRAWN, f"the tombstone of {hit} came in between")
             return Standing(State.WITHDRAWN, f"the tombstone of {hit} came in between")
-        return judge(after, self.summary, self.references)
+        if decide(Verdict.GOOD, "its closure was whole") is Verdict.WITHDRAWN:
+            return Standing(State.WITHDRAWN, "expiry took this backup for dead: was it stopped for long?")
+        return judge(ring, Inventory(target, self.layout), self.summary, self.references)
 
     def _hit(self, inventory: Inventory) -> str:
         named = inventory.entombed(self.references, self.summary.run)

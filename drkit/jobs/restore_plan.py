@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -136,9 +136,11 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
     Raises Refused, Missing, UsageError, or what kept a needed target from being read.
     """
     notes: list[str] = []
-    catalogue = choose_catalogue(catalogues, order.wish.backup, notes)
+    catalogue, wish = choose_catalogue(catalogues, order.wish, notes)
+    order = replace(order, wish=wish)
     _known_targets(order, means)
-    readable = [t for t in means.repository.targets if t.name in catalogue.inventories and t.name not in order.wish.without]
+    present = [t for t in means.repository.targets if t.name in catalogue.inventories]
+    readable = [t for t in present if t.name not in wish.without]
     if order.wish.source and order.wish.source not in {t.name for t in readable}:
         raise means.repository.absent.get(order.wish.source) or Missing(
             f"target {order.wish.source!r} cannot be read", why=catalogue.unreadable.get(order.wish.source, "given up")
@@ -167,25 +169,29 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
     return _complete(order, means, course, layout, names, rates, [*notes, *course.notes], check)
 
 
-def choose_catalogue(catalogues: Sequence[Catalogue], ident: str, notes: list[str]) -> Catalogue:
-    """The system identifier of the named backup, else the one with the newest backup. Raises Missing."""
+def choose_catalogue(catalogues: Sequence[Catalogue], wish: Wish, notes: list[str]) -> tuple[Catalogue, Wish]:
+    """The system identifier of the named backup, whose id is made whole, else the one with the newest backup.
+
+    Raises Missing.
+    """
     having = [c for c in catalogues if c.backups]
     if not having:
         unread = {n: w for c in catalogues for n, w in c.unreadable.items()}
         why = "; ".join(f"{n}: {w}" for n, w in unread.items()) or "no target has one"
         raise Missing("there is no backup to restore", why=why, cure="`drkit list` shows the backups")
-    if ident:
+    if wish.backup:
         for catalogue in having:
-            if any(b.summary.backup == ident for b in catalogue.backups):
-                return catalogue
-        raise Missing(f"no backup {ident!r}", cure="`drkit list` shows the backups")
+            try:
+                return catalogue, replace(wish, backup=catalogue.backup(wish.backup).summary.backup)
+            except Missing:
+                continue
+        raise Missing(f"no backup {wish.backup!r}", cure="`drkit list` shows the backups")
     chosen = max(having, key=lambda c: max(b.summary.stopped for b in c.backups))
     if len(having) > 1:
         others = ", ".join(str(c.layout.system_identifier) for c in having if c is not chosen)
-        notes.append(
-            f"the newest backup is of system {chosen.layout.system_identifier}; older ones of {others}: --backup"
-        )
-    return chosen
+        newest = chosen.layout.system_identifier
+        notes.append(f"the newest backup is of system {newest}; there are others of {others}: --backup chooses")
+    return chosen, wish
 
 
 def _known_targets(order: RestoreOrder, means: Means) -> None:

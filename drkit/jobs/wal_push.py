@@ -213,9 +213,10 @@ class _Push:
         causes = {**self.repository.absent, **self.problems}
         whys = [f"{name}: {problem}" for name, problem in sorted(causes.items())]
         whys += [f"{name}: {one.outcome.value}, {one.why}" for name, one in sorted(met.items()) if not one.there]
+        whys += self.settings.rule.reasons
         kind = Unreachable if causes else Failed
         return kind(
-            f"{self.file} is not archived: {len(acknowledged)} of {self.settings.rule.needed} targets have it",
+            f"{self.file} is not archived: {' and '.join(acknowledged) or 'no target'} alone cannot acknowledge it",
             where=", ".join(sorted(self.settings.rule.targets)),
             why="; ".join(whys),
             cure="PostgreSQL keeps the file and hands it over again; `drkit check` tries each target",

@@ -32,7 +32,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class TimelineStatus:
-    """One timeline on one target. gaps: inside it, and between its parent's end and its own begin; expired WAL is none."""
+    """One timeline on one target. gaps: inside it, and between its parent's end and its begin; expired WAL is none."""
 
     timeline: int
     first: str

@@ -1,7 +1,7 @@
 """One pass to several targets: every finished object goes to each target's own bounded queue.
 
-A target that fails, or that keeps a full queue for too long while enough others go on, leaves the run; it is healed later
-by replication. The run is cancelled when fewer targets are left than it needs.
+A target that fails, or that keeps a full queue for too long while enough others go on, leaves the run; it is
+healed later by replication. The run is cancelled when fewer targets are left than it needs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from drkit.core.cancel import CancelToken
 from drkit.core.errors import Cancelled, Failed
 from drkit.core.flow import Channel, Closed, Group
 from storage_backends.api import Key, StorageBackend

@@ -64,7 +64,11 @@ def encode(m: Map) -> bytes:
 
 
 def decode(data: bytes, where: str) -> Map:
-    """Read a map's joined frames; raises Damage when counts, references between tables or the cover do not hold."""
+    """Read a map's joined frames; raises Damage when counts, references between tables or the cover do not hold.
+
+    What it returns may be followed without further checks: every index lies within its table, the runs of an extent
+    begin at chunk 0 and leave no gap, and none names more chunks than the extent has bytes.
+    """
     if len(data) < _HEAD.size:
         raise Damage("a map is shorter than its head", where=where)
     counts = _HEAD.unpack_from(data)
@@ -85,13 +89,23 @@ def decode(data: bytes, where: str) -> Map:
 
 def _check(m: Map, where: str) -> None:
     ends = m.extents["run"].astype(np.int64) + m.extents["runs"]
-    real = m.runs["frame"][m.runs["frame"] != ZEROS]
+    real = m.runs[m.runs["frame"] != ZEROS]
     if (
         (len(ends) and int(ends.max()) > len(m.runs))
-        or (len(real) and int(real.max()) >= len(m.frames))
+        or (len(real) and int(real["frame"].max()) >= len(m.frames))
         or (len(m.frames) and int(m.frames["pack"].max()) >= len(m.packs))
     ):
         raise Damage("a map refers past its own tables", where=where)
+    if len(real) and bool((real["offset"] >= m.frames[real["frame"]]["raw"]).any()):
+        raise Damage("a map refers past a frame", where=where)
+    for row in m.extents:
+        runs = m.runs[int(row["run"]) : int(row["run"]) + int(row["runs"])]
+        chunks = runs["chunks"].astype(np.int64)
+        starts = np.cumsum(chunks) - chunks
+        if not len(runs) or bool((runs["chunk"] != starts).any()) or int(chunks.min()) < 1:
+            raise Damage("the runs of an extent do not cover it", where=where)
+        if int(chunks.sum()) > int(row["length"]):
+            raise Damage("an extent has more chunks than bytes", where=where)
 
 
 def pack_row(object_id: bytes, epoch: int, wrap: bytes) -> Table:

@@ -7,7 +7,7 @@ fingerprints on. One stager belongs to one thread; stagers share nothing but the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -323,10 +323,15 @@ class Stager:
 
 
 def decode_marks(content: bytes) -> list[Fingerprints]:
-    """The fingerprints of each extent of a map, from the joined frames of its fingerprints object."""
+    """The fingerprints of each extent of a map, from the joined frames of its fingerprints object.
+
+    Raises ValueError where the sizes do not hold.
+    """
     extents = int.from_bytes(content[:4], "little")
     counts = np.frombuffer(content, dtype="<u4", count=extents, offset=8).astype(np.int64)
     ends = np.cumsum(counts)
+    if len(content) != 8 + 4 * extents + 8 * int(counts.sum()):
+        raise ValueError("the counts do not fit the size")
     values = np.frombuffer(content, dtype="<u8", offset=8 + 4 * extents, count=int(ends[-1]) if extents else 0)
     return [values[end - n : end] for n, end in zip(counts.tolist(), ends.tolist(), strict=True)]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from drkit.core.errors import Damage, DrkitError, Missing
-from drkit.crypto.container import FRAME_BYTES, Opener, check_digest, parse_header, parse_open_section
+from drkit.crypto.container import END_BYTES, FRAME_BYTES, Opener, check_digest, parse_header, parse_open_section
 from drkit.crypto.keys import Ring
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import CLUSTERS, ClusterLayout, Kind, RunId
+from drkit.repository.leases import Verdict, read_verdict
 from drkit.repository.manifest import (
     FRAME_HEAD,
     Head,
@@ -70,12 +71,16 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """backups: by start LSN within timeline order of their stop; inventories: by target; unreadable: target -> why."""
+    """backups: in the order in which they ended; inventories: by target; unreadable: target -> why.
+
+    unopened: backup id -> target -> standing, for manifests that are there and that no target could open.
+    """
 
     layout: ClusterLayout
     backups: Sequence[Backup]
     inventories: Mapping[str, Inventory]
     unreadable: Mapping[str, str]
+    unopened: Mapping[str, Mapping[str, Standing]] = field(default_factory=dict)
 
     def backup(self, ident: str) -> Backup:
         """By id or a unique beginning or end of it; raises Missing naming what there is."""
@@ -119,7 +124,7 @@ def _systems_of(target: Target) -> Iterator[int]:
 def read_catalogue(repository: Repository, system_identifier: int) -> Catalogue:
     """Read all manifests; a target that fails is in `unreadable`, and its standings are UNKNOWN.
 
-    Cost: for each target the listings of manifests, tombstones, withdrawals, packs and maps; for each backup one or
+    Cost: for each target the listings of manifests, tombstones, verdicts, packs and maps; for each backup one or
     two reads, from the first target that has it.
     """
     layout = ClusterLayout(system_identifier)
@@ -128,65 +133,78 @@ def read_catalogue(repository: Repository, system_identifier: int) -> Catalogue:
     for target in repository.targets:
         inventory = Inventory(target, layout)
         try:
-            _ = inventory.manifests, inventory.withdrawn, inventory.tombstones, inventory.data
+            _ = inventory.manifests, inventory.verdicts, inventory.tombstones, inventory.data
             inventories[target.name] = inventory
         except StorageError as error:
             unreadable[target.name] = str(error)
     names = sorted({run for inv in inventories.values() for run in inv.manifests})
-    backups = [b for name in names if (b := _read(repository.ring, layout, name, inventories, unreadable)) is not None]
+    backups: list[Backup] = []
+    unopened: dict[str, Mapping[str, Standing]] = {}
+    for name in names:
+        found = _read(repository.ring, layout, name, inventories, unreadable)
+        if isinstance(found, Backup):
+            backups.append(found)
+        else:
+            unopened[name] = found
     backups.sort(key=lambda b: (b.summary.stopped, b.summary.backup))
-    return Catalogue(layout, tuple(backups), inventories, unreadable)
+    return Catalogue(layout, tuple(backups), inventories, unreadable, unopened)
 
 
 def _read(
     ring: Ring, layout: ClusterLayout, name: str, inventories: Mapping[str, Inventory], unreadable: Mapping[str, str]
-) -> Backup | None:
+) -> Backup | dict[str, Standing]:
+    """The backup; or, where its manifest opens nowhere, the standings alone."""
     standings = {target: Standing(State.UNKNOWN, why) for target, why in unreadable.items()}
     opening: tuple[Summary, Head, list[Reference]] | None = None
     try:
         run = RunId.parse(name)
-    except DrkitError:
-        return None
+    except DrkitError as error:
+        return standings | {n: Standing(State.BROKEN, str(error)) for n, i in inventories.items() if name in i.manifests}
     for target_name, inventory in inventories.items():
         if name not in inventory.manifests:
             continue
         try:
-            found = read_opening(ring, inventory.target, layout, run)
+            found = read_opening(ring, inventory.target, layout, run, inventory.manifests[name])
         except (DrkitError, StorageError) as error:
             state = State.BROKEN if isinstance(error, Damage | NotFound) else State.UNKNOWN
             standings[target_name] = Standing(state, str(error))
             continue
         opening = opening or found
     if opening is None:
-        return None
+        return standings
     for target_name, inventory in inventories.items():
         if target_name not in standings:
-            standings[target_name] = judge(inventory, opening[0], opening[2])
+            standings[target_name] = judge(ring, inventory, opening[0], opening[2])
     return Backup(*opening, standings)
 
 
-def judge(inventory: Inventory, summary: Summary, references: Sequence[Reference]) -> Standing:
+def judge(ring: Ring, inventory: Inventory, summary: Summary, references: Sequence[Reference]) -> Standing:
     """State of a backup on a target whose manifest, if there, opens."""
     run = summary.run
     entombed = inventory.entombed(references, run)
     if entombed:
         return Standing(State.EXPIRED, f"tombstone of {entombed[0]}")
-    if summary.backup in inventory.withdrawn:
-        return Standing(State.WITHDRAWN, "it met a tombstone when it was committed")
     try:
         lacking = inventory.lacking(references, summary)
-    except StorageError as error:
-        return Standing(State.UNKNOWN, str(error))
+        decided = summary.backup in inventory.verdicts
+        verdict = read_verdict(inventory.target, inventory.layout, run, ring) if decided else None
+    except (StorageError, DrkitError, ValueError) as error:
+        return Standing(State.BROKEN if isinstance(error, Damage | ValueError) else State.UNKNOWN, str(error))
+    if verdict is Verdict.WITHDRAWN:
+        return Standing(State.WITHDRAWN, "it was withdrawn before it was complete")
     why = f"{len(lacking)} objects missing, the first {lacking[0]}" if lacking else ""
-    if summary.backup not in inventory.manifests:
-        return Standing(State.PENDING, why or "the manifest is missing; `drkit replicate` completes it")
+    if summary.backup not in inventory.manifests or verdict is None:
+        return Standing(State.PENDING, why or "it was not completed here; `drkit replicate` does that")
     return Standing(State.BROKEN, why) if lacking else Standing(State.GOOD)
 
 
 def read_opening(
-    ring: Ring, target: Target, layout: ClusterLayout, run: RunId
+    ring: Ring, target: Target, layout: ClusterLayout, run: RunId, size_bytes: int | None = None
 ) -> tuple[Summary, Head, list[Reference]]:
-    """Summary, head and references of a manifest, authenticated, without reading its entries."""
+    """Summary, head and references of a manifest, authenticated, without reading its entries.
+
+    size_bytes: of the object, where a listing told it; its end is then authenticated too: it is not cut short.
+    """
     key = layout.manifest(run)
     data = target.read(key, 0, _FIRST_READ)
     header = parse_header(data, key)
@@ -213,6 +231,9 @@ def read_opening(
             break
         frames.append(raw)
         number, position = number + 1, position + used
+    if size_bytes is not None:
+        start = max(0, size_bytes - END_BYTES)
+        opener.authenticate_end(data[start:size_bytes] if len(data) >= size_bytes else target.read(key, start))
     head = parse_head(b"".join(frames), target.where)
     return Summary.of(value, key), head, unpack_references(references, key)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from drkit.core.errors import Conflict, KeyMissing, Refused
+from drkit.core.errors import Conflict, Damage, KeyMissing, Refused
 from drkit.crypto.container import DataKey, Json, open_object, parse_header, parse_open_section, seal_json
 from drkit.crypto.keys import Entropy, Ring
 from drkit.crypto.slots import Secret, new_ring, seal_slot, unlock
@@ -34,8 +34,11 @@ def read_descriptor(target: Target) -> Descriptor:
     data = target.read(DESCRIPTOR)
     header, value, _ = parse_open_section(data, target.where)
     if header.kind != Kind.DESCRIPTOR or value.get("repository") != header.repository.hex():
-        raise Conflict("the object 'repository' is not a descriptor", where=target.where)
-    return Descriptor(header.repository, bytes.fromhex(str(value["target"])), str(value["key_id"]), data)
+        raise Damage("the object 'repository' is not a descriptor", where=target.where)
+    try:
+        return Descriptor(header.repository, bytes.fromhex(str(value["target"])), str(value["key_id"]), data)
+    except (KeyError, ValueError) as error:
+        raise Damage("the descriptor is not as the format says", where=target.where, why=str(error)) from error
 
 
 def slots_of(target: Target) -> Iterator[tuple[str, bytes]]:
@@ -83,7 +86,10 @@ def found(
     slots = {n: d for n, d in slots_of(source) if parse_header(d, n).repository == ring.repository}
     for target in ordered:
         if target.name not in known:
-            known[target.name] = _join(target, ring, secret, slots, now, entropy)
+            try:
+                known[target.name] = _join(target, ring, secret, slots, now, entropy)
+            except AlreadyExists:  # another init was faster
+                known[target.name] = read_descriptor(target)
     for descriptor in known.values():
         if descriptor.repository != ring.repository:
             raise Conflict("a target got another repository meanwhile", cure="run `drkit init` again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -9,6 +10,8 @@ from drkit.repository.layout import KEYS, ClusterLayout, Kind, RunId
 from drkit.repository.leases import tombstones
 from drkit.repository.manifest import Reference, Summary
 from drkit.repository.target import Target
+
+_SLOT = re.compile(rf"{KEYS}([0-9a-f]{{8}})/[0-9a-f]{{16}}\Z")
 
 
 class Inventory:
@@ -36,8 +39,9 @@ class Inventory:
         return {key.removeprefix(prefix): size for key, size in self._sizes(prefix).items()}
 
     @cached_property
-    def withdrawn(self) -> frozenset[str]:
-        prefix = self.layout.folder("withdrawals")
+    def verdicts(self) -> frozenset[str]:
+        """Ids of the runs about which something was decided here; what, `leases.read_verdict` tells."""
+        prefix = self.layout.folder("verdicts")
         return frozenset(info.key.removeprefix(prefix) for info in self.target.backend.list(prefix))
 
     @cached_property
@@ -52,7 +56,8 @@ class Inventory:
     @cached_property
     def epochs(self) -> frozenset[int]:
         """Key epochs that have a slot here."""
-        return frozenset(int(info.key.split("/")[1], 16) for info in self.target.backend.list(KEYS))
+        found = (_SLOT.match(info.key) for info in self.target.backend.list(KEYS))
+        return frozenset(int(slot[1], 16) for slot in found if slot)
 
     def log(self, timeline: int, log: int) -> dict[str, int]:
         """Stored sizes of the WAL objects of one log by key."""

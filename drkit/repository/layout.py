@@ -30,7 +30,7 @@ class Kind(IntEnum):
     SUMMARY = 10
     LEASE = 11
     TOMBSTONE = 12
-    WITHDRAWAL = 13
+    VERDICT = 13
     QUARANTINE = 14
     EVIDENCE = 15
     REPORT = 16
@@ -91,7 +91,7 @@ class ClusterLayout:
         return f"{CLUSTERS}{self.system_identifier}/"
 
     def folder(self, name: str) -> str:
-        """Prefix of one kind: packs, maps, fingerprints, manifests, wal, history, leases, tombstones, withdrawals."""
+        """Prefix of one kind: packs, maps, fingerprints, manifests, wal, history, leases, tombstones, verdicts."""
         return f"{self.root}{name}/"
 
     def data(self, kind: Kind, object_id: bytes) -> Key:
@@ -102,8 +102,8 @@ class ClusterLayout:
     def manifest(self, run: RunId) -> Key:
         return Key(f"{self.root}manifests/{run}")
 
-    def withdrawal(self, run: RunId) -> Key:
-        return Key(f"{self.root}withdrawals/{run}")
+    def verdict(self, run: RunId) -> Key:
+        return Key(f"{self.root}verdicts/{run}")
 
     def wal_folder(self, timeline: int, log: int | None = None) -> str:
         base = f"{self.root}wal/{timeline:08X}/"

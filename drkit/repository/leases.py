@@ -1,17 +1,18 @@
-"""Leases, tombstones and withdrawals on one target (docs/format.md, section 8)."""
+"""Leases, tombstones and verdicts on one target (docs/format.md, section 8)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from drkit.core.clock import Clock
 from drkit.core.errors import Conflict
-from drkit.crypto.container import DataKey, Json, seal_json
-from drkit.crypto.keys import Entropy
+from drkit.crypto.container import DataKey, Json, open_object, seal_json
+from drkit.crypto.keys import Entropy, Ring
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.target import Target
-from storage_backends.errors import AlreadyExists, NotFound
+from storage_backends.errors import AlreadyExists
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,13 @@ class Lease:
         self._id = entropy(8).hex()
         self._epoch = 0
         self._since = 0.0
+        self._lapsed = False
         self._write(1)
 
     @property
     def live(self) -> bool:
-        return self._clock.monotonic() - self._since < self._terms.lasts_s
+        """False for ever once it ran out, even where it was renewed too late: an expirer may have looked between."""
+        return not self._lapsed and self._clock.monotonic() - self._since < self._terms.lasts_s
 
     def renew_if_due(self) -> None:
         """Renew when a third of the term has passed; raises what kept it from being renewed."""
@@ -59,8 +62,13 @@ class Lease:
 
     def renew(self) -> None:
         """Create the next epoch, then delete the one before. Raises Conflict when someone holds a higher one."""
+        self._lapsed = not self.live
         before = self._epoch
         self._write(before + 1)
+        prefix = f"{self._layout.folder('leases')}{self._id}-"
+        newest = max((info.key for info in self._target.backend.list(prefix)), default="")
+        if newest > self._layout.lease(self._id, self._epoch):
+            raise Conflict("another holder renewed this lease", where=self._target.where, why=newest)
         self._target.backend.delete(self._layout.lease(self._id, before))
 
     def release(self) -> None:
@@ -96,26 +104,46 @@ def tombstones(target: Target, layout: ClusterLayout) -> frozenset[str]:
     return frozenset(layout.entombed(info.key) for info in target.backend.list(layout.folder("tombstones")))
 
 
-def withdraw(
-    target: Target, layout: ClusterLayout, run: RunId, reason: str, data_key: DataKey, clock: Clock, entropy: Entropy
-) -> None:
-    """Mark a backup on this target as never good. Durable on return; idempotent."""
-    key = layout.withdrawal(run)
+class Verdict(StrEnum):
+    """What was decided about a run on one target, once and for all. A backup is good only with GOOD."""
+
+    GOOD = "good"
+    WITHDRAWN = "withdrawn"
+
+
+def decide(
+    target: Target,
+    layout: ClusterLayout,
+    run: RunId,
+    verdict: Verdict,
+    reason: str,
+    *,
+    ring: Ring,
+    data_key: DataKey,
+    clock: Clock,
+    entropy: Entropy,
+) -> Verdict:
+    """Create the run's verdict on this target, and return the one that stands: who comes second obeys the first.
+
+    Durable on return. Safety rests on the store's conditional create: a writer and an expirer may meet here.
+    """
+    key = layout.verdict(run)
     value: Json = {
         "name": key,
         "backup": str(run),
+        "verdict": verdict.value,
         "reason": reason,
         "created_at": clock.now().isoformat(timespec="microseconds"),
     }
     try:
-        target.put(key, seal_json(data_key, Kind.WITHDRAWAL, entropy(16), value))
+        target.put(key, seal_json(data_key, Kind.VERDICT, entropy(16), value))
     except AlreadyExists:
-        return
+        return read_verdict(target, layout, run, ring)
+    return verdict
 
 
-def is_withdrawn(target: Target, layout: ClusterLayout, run: RunId) -> bool:
-    try:
-        target.backend.stat(layout.withdrawal(run))
-    except NotFound:
-        return False
-    return True
+def read_verdict(target: Target, layout: ClusterLayout, run: RunId, ring: Ring) -> Verdict:
+    """The verdict that stands. Raises NotFound where none was made yet, Damage where it does not open."""
+    key = layout.verdict(run)
+    opened = open_object(ring, target.read(key), kind=Kind.VERDICT, name=key)
+    return Verdict(str(opened.json.get("verdict")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +23,7 @@ NOTHING = bytes(32)
 _REFERENCE = struct.Struct("<B7s24sQQ32s")
 _ENTRY = struct.Struct("<BBHIQqqQQ32sII")
 _FRAME_RAW = 1 << 20
+_FILE = re.compile(rb"[0-9A-F]{24}\Z|[0-9A-F]{8}\.history\Z")
 REFERENCE_BYTES = _REFERENCE.size
 
 
@@ -54,8 +56,17 @@ def unpack_references(data: bytes, where: str) -> list[Reference]:
     if len(data) % REFERENCE_BYTES:
         raise Damage("the references of a manifest are cut", where=where)
     found = []
-    for kind, _, name, size, live, digest in _REFERENCE.iter_unpack(data):
-        name = name[:16] if kind in (Kind.PACK, Kind.MAP) else name.rstrip(b"\0")
+    before = b""
+    for at in range(0, len(data), REFERENCE_BYTES):
+        row = data[at : at + REFERENCE_BYTES]
+        if row <= before:
+            raise Damage("the references of a manifest are not sorted", where=where, why=f"at byte {at}")
+        before = row
+        kind, _, name, size, live, digest = _REFERENCE.unpack(row)
+        if kind in (Kind.PACK, Kind.MAP):
+            name = name[:16]
+        elif kind not in (Kind.WAL, Kind.HISTORY) or not _FILE.match(name := name.rstrip(b"\0")):
+            raise Damage("a reference of a manifest names no object", where=where, why=f"kind {kind}, at byte {at}")
         found.append(Reference(kind, name, size, live, digest))
     return found
 
@@ -278,6 +289,8 @@ def open_manifest(ring: Ring, data: bytes, layout: ClusterLayout, run: RunId) ->
     if opened.header.object_id != run.binary + bytes(4):
         raise Damage("the manifest belongs to another backup", where=name)
     joined = opened.joined(FRAME_MAPS)
+    if len(joined) % 16:
+        raise Damage("the list of maps of a manifest is cut", where=name)
     maps = tuple(joined[i : i + 16] for i in range(0, len(joined), 16))
     entries = tuple(unpack_entries((raw for t, raw in opened.frames if t == FRAME_ENTRIES), name))
     if any(index >= len(maps) for e in entries for index, _ in e.extents):

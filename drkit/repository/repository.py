@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drkit.core.errors import Conflict, DrkitError, KeyMissing, Unreachable
@@ -46,9 +46,10 @@ def open_repository(
     """
     absent: dict[str, Problem] = dict(failed)
     descriptors: dict[str, Descriptor] = {}
+    known = {pin.repository for name, pin in pins.targets.items() if name in failed or name in {t.name for t in targets}}
     for target in targets:
         try:
-            descriptors[target.name] = _identify(target, pins)
+            descriptors[target.name] = _identify(target, pins, known)
         except (StorageError, DrkitError) as error:
             absent[target.name] = error
     opened = [t for t in targets if t.name in descriptors]
@@ -60,13 +61,14 @@ def open_repository(
             where=", ".join(f"{n}: {d.repository.hex()[:8]}" for n, d in descriptors.items()),
             cure="`drkit init` joins an empty target; one of another repository needs a URL of its own",
         )
-    ring = _unlock(secret, opened, descriptors, absent)
+    ring = _unlock(secret, opened, descriptors, pins.epoch, absent)
     opened = [t for t in opened if t.name not in absent]
     _remember(pins, ring, {t.name: descriptors[t.name] for t in opened})
     return Repository(ring, tuple(opened), absent, DataKey(ring, entropy))
 
 
-def _identify(target: Target, pins: Pins) -> Descriptor:
+def _identify(target: Target, pins: Pins, known: Collection[str]) -> Descriptor:
+    """The target's descriptor, compared with its pin; known: repositories (hex) that the configured targets pin."""
     pin = pins.targets.get(target.name)
     try:
         found = read_descriptor(target)
@@ -84,26 +86,48 @@ def _identify(target: Target, pins: Pins) -> Descriptor:
             why=f"it says {found.target.hex()[:8]} of repository {found.repository.hex()[:8]}",
             cure="is another disk mounted there? a wanted change: remove the target from pins.json in the spool",
         )
+    if pin is None and known and found.repository.hex() not in known:
+        raise NotThisTarget(
+            "the target belongs to another repository than the other targets",
+            where=target.where,
+            why=f"it says {found.repository.hex()[:8]}, this host knows {', '.join(k[:8] for k in sorted(known))}",
+            cure="one of another repository needs a configuration of its own",
+        )
     return found
 
 
 def _unlock(
-    secret: Secret, opened: Sequence[Target], descriptors: Mapping[str, Descriptor], absent: dict[str, Problem]
+    secret: Secret,
+    opened: Sequence[Target],
+    descriptors: Mapping[str, Descriptor],
+    epoch: int,
+    absent: dict[str, Problem],
 ) -> Ring:
+    """The keys, from the first target that leads to `epoch` or a later one, else from the one that leads furthest.
+
+    Every target is authenticated with them; those that do not are in `absent`.
+    """
     ring: Ring | None = None
     wrong: KeyMissing | None = None
     for target in opened:
         try:
-            if ring is None:
-                ring = unlock_target(secret, target, descriptors[target.name])
-            else:
-                descriptors[target.name].authenticate(ring)
+            found = unlock_target(secret, target, descriptors[target.name])
         except KeyMissing as error:
             wrong = error
+            continue
         except (StorageError, DrkitError) as error:
             absent[target.name] = error
+            continue
+        ring = found if ring is None or found.epoch > ring.epoch else ring
+        if ring.epoch >= epoch:
+            break
     if ring is None:
         raise wrong or _none(absent)
+    for target in opened:
+        try:
+            descriptors[target.name].authenticate(ring)
+        except DrkitError as error:
+            absent[target.name] = error
     return ring
 
 

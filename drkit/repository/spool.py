@@ -4,6 +4,7 @@
     <spool>/wal/sealed/<file>-<digest>            its sealed bytes, written before the debt, removed after the last one
     <spool>/wal/lock, paying                      flock: who changes debts, who pays
     <spool>/resting/<target>                      when it failed last, and how often in a row
+    <spool>/beside/<target>                       it was on a device of the server when it was last opened
     <spool>/systems/<cluster>                     the system identifier that this host archives under that name
 
 Debts are durable on return. A crash leaves sealed bytes without a debt, which are rubbish, never a debt without bytes.
@@ -210,6 +211,22 @@ class Spool:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return dict(value)
+
+    # --- where targets are ---
+
+    def remember_beside(self, target: str, beside: bool) -> None:
+        """Whether an opened target is on a device of the server: what to believe when it cannot be opened."""
+        path = self.folder / "beside" / target
+        if beside == path.exists():
+            return
+        if beside:
+            durable.make_dirs(path.parent)
+            durable.replace(path, b"")
+        else:
+            path.unlink(missing_ok=True)
+
+    def was_beside(self, target: str) -> bool:
+        return (self.folder / "beside" / target).exists()
 
     # --- systems ---
 

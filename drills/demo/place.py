@@ -1,0 +1,223 @@
+"""The demo's folder: everything it makes is in there, and everything it runs works from there.
+
+    data/  rescue/  newest/      the server's data folder, and the two restored ones
+    near/  far/                  the targets that are folders
+    ledger/                      the journals of the writers
+    logs/                        what each command was, said and complained of; the servers' logs
+    s/  spool/  drkit.toml  master.key
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from drills.demo.account import Account, check_reach
+from drkit.core.cancel import CancelToken
+from drkit.core.clock import Clock
+from drkit.core.errors import Failed, Refused
+
+_POLL_S = 0.02
+_GRACE_S = 8.0
+_SOCKET_ROOM = 60  # of the 107 bytes of a socket's path: the folder may use what is left
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that ended. `line` is what was run, as a shell would take it."""
+
+    line: str
+    exit: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    def fail(self, what: str, log: Path) -> Failed:
+        """The error that this command's end means, with its last words."""
+        words = [one.strip() for one in (self.stderr or self.stdout).splitlines() if one.strip()]
+        return Failed(what, where=str(log), why=f"exit {self.exit}: {' | '.join(words[-6:])}", cure=f"less {log}")
+
+
+class Place:
+    """The folder and the processes in it. Not thread-safe."""
+
+    def __init__(self, root: Path, who: Account, clock: Clock, token: CancelToken) -> None:
+        self.root, self.who, self.clock, self.token = root, who, clock, token
+        self.logs = root / "logs"
+        self.sockets = root / "s"
+        self._commands = 0
+
+    @classmethod
+    def make(cls, wanted: Path | None, who: Account, clock: Clock, token: CancelToken) -> Place:
+        """Make the folder: `wanted`, which must not exist or be empty, else a new one. Raises Refused."""
+        if wanted is None:
+            root = Path(tempfile.mkdtemp(prefix="drkit-demo-", dir=_temporary_folder())).resolve()
+        else:
+            root = _own_folder(wanted)
+        place = cls(root, who, clock, token)
+        root.chmod(0o700)
+        place.give(root)
+        check_reach([root], who)
+        for name in ("logs", "ledger", "spool", "s"):
+            (root / name).mkdir(mode=0o700)
+            place.give(root / name)
+        return place
+
+    def give(self, path: Path) -> None:
+        """Hand a file or folder of ours to the server's user."""
+        if self.who.switch:
+            os.chown(path, self.who.uid, self.who.gid)
+
+    def write(self, name: str, text: str) -> Path:
+        """A file that only the server's user reads."""
+        path = self.root / name
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        self.give(path)
+        return path
+
+    def run(self, args: list[str], env: Mapping[str, str], timeout_s: float = 300) -> tuple[Ran, Path]:
+        """Run a program as the server's user, in the folder, and log it; returns how it ended, and the log.
+
+        It is ended when the token is cancelled. Raises Cancelled; Failed where it cannot be run or takes too long.
+        """
+        self.token.check()
+        self._commands += 1
+        log = self.logs / f"{self._commands:02d}-{'-'.join([Path(args[0]).name, *args[1:2]])}.log"
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            begun = self.clock.monotonic()
+            status = self._wait(self._spawn(args, env, out.fileno(), err.fileno()), begun + timeout_s)
+            seconds = self.clock.monotonic() - begun
+            said = []
+            for stream in (out, err):
+                stream.seek(0)
+                said.append(stream.read().decode("utf-8", "replace"))
+        ran = Ran(shlex.join(args), status, said[0], said[1], seconds)
+        log.write_text(f"$ {ran.line}\n{ran.stdout}\n--- stderr ---\n{ran.stderr}\n--- exit {status}, {seconds:.3f} s\n")
+        self.token.check()
+        return ran, log
+
+    def _spawn(self, args: list[str], env: Mapping[str, str], out: int, err: int) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C reaches us alone, and we end what runs in order.
+        user, group = (self.who.uid, self.who.gid) if self.who.switch else (None, None)
+        try:
+            return subprocess.Popen(
+                args,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=dict(env),
+                cwd=self.root,
+                start_new_session=True,
+                user=user,
+                group=group,
+                extra_groups=[] if self.who.switch else None,
+            )
+        except OSError as error:
+            raise Failed("a program cannot be run", where=args[0], why=str(error)) from error
+
+    def _wait(self, process: subprocess.Popen[bytes], deadline_s: float) -> int:
+        while True:
+            try:
+                return process.wait(_POLL_S)
+            except subprocess.TimeoutExpired:
+                late = self.clock.monotonic() > deadline_s
+            if late or self.token.cancelled:
+                _end(process)
+                self.token.check()
+                raise Failed("a command took too long", where=" ".join(process.args))  # type: ignore[arg-type]
+
+    # --- processes ---
+
+    def processes(self) -> list[int]:
+        """Processes, other than this one, whose current folder is in the demo's: servers and all that they started.
+
+        A server's is its data folder, a command's the demo's; one that was deleted meanwhile still counts.
+        """
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                folder = os.readlink(entry / "cwd").removesuffix(" (deleted)")
+            except OSError:
+                continue  # ended meanwhile, or not ours to see
+            if Path(folder).is_relative_to(self.root):
+                found.append(int(entry.name))
+        return found
+
+    def end_all(self) -> None:
+        """End what still runs here: politely, then not. Returns when it is gone."""
+        if os.path.realpath(os.getcwd()).startswith(str(self.root)):
+            os.chdir("/")
+        for number, patience_s in ((signal.SIGINT, _GRACE_S), (signal.SIGQUIT, 2.0), (signal.SIGKILL, _GRACE_S)):
+            left = self.processes()
+            for pid in left:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass
+            if self.wait_gone(patience_s):
+                return
+
+    def wait_gone(self, timeout_s: float) -> bool:
+        """Wait until nothing runs in the folder; whether that came true."""
+        deadline = self.clock.monotonic() + timeout_s
+        while self.processes():
+            if self.clock.monotonic() >= deadline:
+                return False
+            self.clock.sleep(_POLL_S)
+        return True
+
+    # --- the end ---
+
+    def remove(self, keep: Callable[[str], bool] = lambda _: False) -> None:
+        """Remove what is in the folder but for the names that `keep` wants, then the folder if it is empty."""
+        for path in self.root.iterdir():
+            if keep(path.name):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        try:
+            self.root.rmdir()
+        except OSError:
+            pass  # something is kept
+
+
+def _temporary_folder() -> str:
+    """The system's, unless its name leaves no room for a socket's path."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) < _SOCKET_ROOM else "/tmp"
+
+
+def _own_folder(wanted: Path) -> Path:
+    root = wanted.absolute()
+    if len(os.fsencode(root)) > _SOCKET_ROOM:
+        raise Refused("the folder's name is too long", where=str(root), why="a server's socket must fit below it")
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        taken = any(root.iterdir())
+    except OSError as error:
+        raise Refused("the folder cannot be used", where=str(root), why=str(error)) from error
+    if taken:
+        raise Refused("the folder is not empty", where=str(root), cure="name one that does not exist yet")
+    return root.resolve()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

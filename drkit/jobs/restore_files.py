@@ -1,0 +1,197 @@
+"""Writes the files of a backup: extents in parallel, digests checked before the write, holes left as holes.
+
+A file is complete when its last extent is there; until the restore's own last step nothing here can be started.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import blake3
+
+from drkit.core.cancel import CancelToken
+from drkit.core.errors import Damage
+from drkit.core.flow import Channel, Group
+from drkit.core.progress import Tally
+from drkit.pipeline.digests import file_digest
+from drkit.pipeline.mapping import Extent
+from drkit.repository.content import Content, ContentReader
+from drkit.repository.manifest import Entry
+from storage_backends.oserrors import os_errors
+
+_BATCH_BYTES = 16 << 20
+_BATCH_FILES = 256
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(slots=True)
+class _File:
+    """A file being written. left: extents that are not there yet."""
+
+    entry: Entry
+    path: bytes
+    extents: Sequence[Extent]
+    left: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def done(self) -> bool:
+        """Count one extent; whether it was the last."""
+        with self.lock:
+            self.left -= 1
+            return self.left <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    file: _File
+    index: int
+    offset: int
+
+
+class FileWriter:
+    """Restores files with `workers` threads.
+
+    resolve: path of the backup -> absolute path · owner: (uid, gid), or None to leave it · delta: files may exist;
+    extents whose bytes are right already are kept. Memory: the reader's, and a batch of 16 MiB for each worker.
+    """
+
+    def __init__(
+        self,
+        *,
+        reader: ContentReader,
+        maps: Sequence[bytes],
+        resolve: Callable[[bytes], bytes],
+        owner: tuple[int, int] | None,
+        workers: int,
+        delta: bool,
+        tally: Tally,
+    ) -> None:
+        self._reader, self._maps, self._resolve = reader, maps, resolve
+        self._owner, self._workers, self._delta, self._tally = owner, workers, delta, tally
+        self._lock = threading.Lock()
+        self.written_bytes = 0
+        self.kept_bytes = 0
+
+    def run(self, entries: Sequence[Entry], token: CancelToken) -> None:
+        """Write all files; their folders exist. Raises Damage, a StorageError (space), or as `Sources.attempt`."""
+        group = Group(token, name="restore")
+        with group:
+            work: Channel[list[_Piece]] = Channel(self._workers, group.token, name="files")
+            for number in range(self._workers):
+                group.start(str(number), self._work, work)
+            for batch in self._batches(entries):
+                work.put(batch)
+            work.close()
+
+    def content(self, entry: Entry) -> bytes:
+        """A small file's bytes, checked."""
+        file = self._file(entry)
+        wanted = [(self._maps[m], index) for m, index in entry.extents]
+        data = b"".join(bytes(one.data) for one in self._reader.read(wanted))
+        if len(data) != file.entry.size:
+            raise _wrong_size(entry)
+        return data
+
+    def _file(self, entry: Entry) -> _File:
+        """The file with its extents looked up; raises Damage unless they make up its digest and size."""
+        extents = [self._reader.extent(self._maps[m], index) for m, index in entry.extents]
+        digest, crc = file_digest((one.digest, one.crc, one.length) for one in extents)
+        if sum(one.length for one in extents) != entry.size:
+            raise _wrong_size(entry)
+        if (digest, crc) != (entry.digest, entry.crc):
+            why = "its extents do not make up the file's digest"
+            raise Damage("a file of the backup is damaged", where=os.fsdecode(entry.path), why=why)
+        return _File(entry, self._resolve(entry.path), extents, len(extents))
+
+    def _batches(self, entries: Sequence[Entry]) -> Iterator[list[_Piece]]:
+        """An extent of a large file, or some small files together, in the order of paths: as they were stored."""
+        batch: list[_Piece] = []
+        size = 0
+        for entry in entries:
+            file = self._file(entry)
+            if not file.extents:
+                batch.append(_Piece(file, -1, 0))
+            offset = 0
+            for index, extent in enumerate(file.extents):
+                if batch and (size + extent.length > _BATCH_BYTES or len(batch) >= _BATCH_FILES):
+                    yield batch
+                    batch, size = [], 0
+                batch.append(_Piece(file, index, offset))
+                size += extent.length
+                offset += extent.length
+            if len(batch) >= _BATCH_FILES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _work(self, work: Channel[list[_Piece]]) -> None:
+        for batch in work:
+            todo = [piece for piece in batch if piece.index >= 0 and not self._is_there(piece)]
+            wanted = [(self._maps[m], i) for m, i in (piece.file.entry.extents[piece.index] for piece in todo)]
+            found = {id(piece): content for piece, content in zip(todo, self._reader.read(wanted), strict=True)}
+            for piece in batch:
+                self._put(piece, found.pop(id(piece), None))
+
+    def _is_there(self, piece: _Piece) -> bool:
+        """Whether the local bytes are those of the backup: by content, never by time."""
+        if not self._delta:
+            return False
+        extent = piece.file.extents[piece.index]
+        try:
+            descriptor = os.open(piece.file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            data = os.pread(descriptor, extent.length, piece.offset)
+        except OSError:
+            return False  # a bad sector is rewritten
+        finally:
+            os.close(descriptor)
+        return len(data) == extent.length and blake3.blake3(data).digest() == extent.digest
+
+    def _put(self, piece: _Piece, content: Content | None) -> None:
+        """Write one extent (None: it is there, or the file is empty) and finish the file after its last."""
+        entry, path = piece.file.entry, piece.file.path
+        length = piece.file.extents[piece.index].length if piece.index >= 0 else 0
+        folder = os.fsdecode(path.rpartition(b"/")[0])
+        with os_errors(f"write {os.fsdecode(entry.path)}", folder, entry.size, folder):
+            descriptor = os.open(path, _OPEN, 0o600)
+            try:
+                if content is not None:
+                    self._write(descriptor, piece, content)
+                if piece.file.done():
+                    self._finish(descriptor, entry)
+            finally:
+                os.close(descriptor)
+        with self._lock:
+            if content is not None:
+                self.written_bytes += length
+            else:
+                self.kept_bytes += length
+        self._tally.add(length)
+
+    def _write(self, descriptor: int, piece: _Piece, content: Content) -> None:
+        """Bytes at the extent's place. A file that may hold old bytes gets its zeros written."""
+        if len(piece.file.extents) > 1 and os.fstat(descriptor).st_size < piece.file.entry.size:
+            os.ftruncate(descriptor, piece.file.entry.size)
+        holes = () if self._delta else content.holes
+        view, at = memoryview(content.data), 0
+        for start, stop in (*holes, (len(view), len(view))):
+            while at < start:
+                at += os.pwrite(descriptor, view[at:start], piece.offset + at)
+            at = stop
+
+    def _finish(self, descriptor: int, entry: Entry) -> None:
+        os.ftruncate(descriptor, entry.size)
+        os.fchmod(descriptor, entry.mode)
+        if self._owner is not None:
+            os.fchown(descriptor, *self._owner)
+        os.utime(descriptor, ns=(entry.mtime, entry.mtime))
+
+
+def _wrong_size(entry: Entry) -> Damage:
+    return Damage("a file of the backup has another size than its parts", where=os.fsdecode(entry.path))
