@@ -21,7 +21,8 @@ def write_key_file(path: Path) -> None:
     from storage_backends.durable import write_new
     from storage_backends.errors import AlreadyExists, StorageError
 
-    text = format_key_file(os.urandom(KEY_BYTES), "drkit key: opens the repository. Keep copies apart from the backups.")
+    comment = "drkit key: opens the repository. Keep copies apart from the backups."
+    text = format_key_file(os.urandom(KEY_BYTES), comment)
     try:
         write_new(path, [text.encode()], mode=0o600)
     except AlreadyExists:

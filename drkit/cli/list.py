@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 def backup_json(summary: Summary, label: str, standings: Mapping[str, Standing]) -> dict[str, object]:
     """One backup as every answer shows it."""
     states = [{"name": n, "state": s.state.value, "why": s.why} for n, s in sorted(standings.items())]
+    first = states[0]["state"] if states else "unknown"
     return {
         "id": summary.backup,
         "cluster": summary.cluster,
         "system_identifier": summary.system_identifier,
         "timeline": summary.timeline,
-        "status": "good" if any(s["state"] == "good" for s in states) else (states[0]["state"] if states else "unknown"),
+        "status": "good" if any(s["state"] == "good" for s in states) else first,
         "parent": summary.parent,
         "started_at": summary.started_at,
         "stopped_at": summary.stopped_at,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -37,7 +38,7 @@ def run(
                 "files": summary.files,
                 "checksums": head.checksums,
                 "writer": head.writer,
-                "tablespaces": [{"oid": t.oid, "location": t.location, "in_place": t.in_place} for t in head.tablespaces],
+                "tablespaces": [asdict(t) for t in head.tablespaces],
                 "damaged": [{"path": p, "block": b} for p, b in head.damaged],
                 "objects": {k: {"count": len(r), "bytes": sum(x.size for x in r)} for k, r in parts.items()},
                 "data_dir": head.source.data_dir,
@@ -53,9 +54,9 @@ def run(
             ("WAL", f"{summary.start_lsn} to {summary.stop_lsn} on timeline {summary.timeline}"),
             ("parent", summary.parent or "none: everything was stored"),
             ("size", f"{format_size(summary.size_bytes)} in {summary.files} files"),
-            ("stored", f"{format_size(summary.stored_bytes)} in {len(parts['packs'])} packs and {len(parts['maps'])} maps"),
+            ("stored", f"{format_size(summary.stored_bytes)} in {len(parts['packs'])} packs, {len(parts['maps'])} maps"),
             ("in use", f"{format_size(live)} of it; {format_size(summary.new_bytes)} were new"),
-            ("page checks", f"{summary.page_errors} damaged pages" if head.checksums else "the server has no checksums"),
+            ("pages", f"{summary.page_errors} damaged" if head.checksums else "not checked: the server has no checksums"),
             *((f"tablespace {t.oid}", t.location or "in place") for t in head.tablespaces),
             *((f"on {n}", f"{s.state}{': ' if s.why else ''}{s.why}") for n, s in sorted(backup.standings.items())),
             *(("damaged", f"{p}, block {b}") for p, b in head.damaged[:50]),

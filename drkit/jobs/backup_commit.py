@@ -154,7 +154,7 @@ class Commit:
 
         decide(verdict, reason): creates the run's verdict on this target and returns the one that stands.
         """
-        inventory = Inventory(target, self.layout)
+        inventory = Inventory(target, self.layout, ring)
         lacking = inventory.lacking(self.references, self.summary)
         if lacking:
             why = f"{len(lacking)} objects are not there yet, the first {lacking[0]}"
@@ -167,13 +167,13 @@ class Commit:
         except AlreadyExists:
             if target.read(self.layout.manifest(self.summary.run)) != self.manifest.joined():
                 raise
-        hit = self._hit(Inventory(target, self.layout))
+        hit = self._hit(Inventory(target, self.layout, ring))
         if hit:
             decide(Verdict.WITHDRAWN, f"the tombstone of {hit} came in between")
             return Standing(State.WITHDRAWN, f"the tombstone of {hit} came in between")
         if decide(Verdict.GOOD, "its closure was whole") is Verdict.WITHDRAWN:
             return Standing(State.WITHDRAWN, "expiry took this backup for dead: was it stopped for long?")
-        return judge(ring, Inventory(target, self.layout), self.summary, self.references)
+        return judge(ring, Inventory(target, self.layout, ring), self.summary, self.references)
 
     def _hit(self, inventory: Inventory) -> str:
         named = inventory.entombed(self.references, self.summary.run)

@@ -58,14 +58,14 @@ class Participants:
         found: frozenset[str] = frozenset()
         for target in self.targets:
             try:
-                found |= tombstones(target, self._layout)
-            except StorageError as error:
+                found |= tombstones(target, self._layout, self._means.repository.ring)
+            except (StorageError, DrkitError) as error:
                 self.drop(target.name, error)
         self.check()
         return found
 
     def inventories(self) -> list[Inventory]:
-        return [Inventory(target, self._layout) for target in self.targets]
+        return [Inventory(target, self._layout, self._means.repository.ring) for target in self.targets]
 
     def renew(self) -> None:
         """Renew what is due; a target whose lease cannot be renewed leaves the run."""

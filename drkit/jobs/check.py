@@ -134,7 +134,8 @@ def _folder(folder: Path | None, facts: ServerFacts, means: Means) -> Iterator[F
     wal = folder / "pg_wal"
     free = shutil.disk_usage(wal).free
     count = free // facts.wal_segment_size
-    text = f"{count} more segments of {facts.wal_segment_size >> 20} MiB fit on the disk of pg_wal while no target answers"
+    size = facts.wal_segment_size >> 20
+    text = f"{count} more segments of {size} MiB fit on the disk of pg_wal while no target answers"
     yield Finding("pg_wal", Level.OK if count >= 64 else Level.WARN, text)
 
 
@@ -142,7 +143,7 @@ def _settings(session: Session, facts: ServerFacts, order: CheckOrder) -> Iterat
     """Each setting that archiving needs, with the statement that sets it and what that costs."""
     names = ("wal_level", "archive_mode", "archive_command", "archive_timeout", "full_page_writes", "fsync")
     rows = session.rows("select name, setting from pg_settings where name = any(%s)", list(names))
-    values = {name: setting for name, setting in rows}
+    values: dict[str, str] = dict(rows)
     command = f"{order.program} push --config {order.config} %p"
     wanted_mode = "always" if facts.in_recovery else "on"
     rules: list[tuple[str, bool, str, str]] = [
@@ -170,7 +171,7 @@ def _rpo(timeout_s: int, rpo_s: float | None) -> Iterator[Finding]:
     if timeout_s and timeout_s <= rpo_s:
         yield Finding("rpo", Level.OK, f"archive_timeout is {timeout_s} s, the objective {rpo_s:.0f} s")
         return
-    text = f"archive_timeout is {timeout_s or 'off'}: on a quiet server the newest commits stay unarchived without bound"
+    text = f"archive_timeout is {timeout_s or 'off'}: a quiet server's newest commits stay unarchived without bound"
     yield Finding("rpo", Level.FAIL, text, f"alter system set archive_timeout = '{int(rpo_s)}s'", _RELOAD)
 
 

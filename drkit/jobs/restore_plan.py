@@ -161,7 +161,7 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
     )
     tally = Tally(means.progress, "looking into WAL", clock=means.clock)
     scan = WalScan(
-        means.repository.ring, layout, Sources(asked, layout, check), segment_bytes, means.token, tally
+        means.repository.ring, layout, Sources(asked, layout, means.repository.ring, check), segment_bytes, means.token, tally
     )
     look = Evidence(catalogue, [t.name for t in readable], scan, segment_bytes)
     course = decide(facts, order.wish, look, means.clock.now())
@@ -232,7 +232,7 @@ def _complete(
     check_folder(folder, layout.system_identifier, delta=order.delta)
     owner = choose_owner(folder, order.owner, order.euid)
     links = place_tablespaces(backup.head, order.destination, order.tablespaces, order.machine, delta=order.delta)
-    sources = Sources([means.repository.target(name) for name in course.sources], layout, report)
+    sources = Sources([means.repository.target(name) for name in course.sources], layout, means.repository.ring, report)
     run = backup.summary.run
     manifest = sources.attempt(
         layout.manifest(run), lambda target: load_manifest(means.repository.ring, target, layout, run)

@@ -131,7 +131,7 @@ def _lines(target: Target, layout: ClusterLayout, ring: Ring, size: int) -> tupl
         if name is not None:
             numbers.setdefault(name.timeline, []).append(name.number(size))
     expired: dict[int, list[int]] = {}
-    for key in tombstones(target, layout):
+    for key in tombstones(target, layout, ring):
         name = _segment(key)
         if name is not None:
             expired.setdefault(name.timeline, []).append(name.number(size))

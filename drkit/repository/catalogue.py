@@ -131,11 +131,11 @@ def read_catalogue(repository: Repository, system_identifier: int) -> Catalogue:
     inventories: dict[str, Inventory] = {}
     unreadable = {name: str(error) for name, error in repository.absent.items()}
     for target in repository.targets:
-        inventory = Inventory(target, layout)
+        inventory = Inventory(target, layout, repository.ring)
         try:
             _ = inventory.manifests, inventory.verdicts, inventory.tombstones, inventory.data
             inventories[target.name] = inventory
-        except StorageError as error:
+        except (StorageError, DrkitError) as error:
             unreadable[target.name] = str(error)
     names = sorted({run for inv in inventories.values() for run in inv.manifests})
     backups: list[Backup] = []
@@ -159,7 +159,9 @@ def _read(
     try:
         run = RunId.parse(name)
     except DrkitError as error:
-        return standings | {n: Standing(State.BROKEN, str(error)) for n, i in inventories.items() if name in i.manifests}
+        return standings | {
+            n: Standing(State.BROKEN, str(error)) for n, i in inventories.items() if name in i.manifests
+        }
     for target_name, inventory in inventories.items():
         if name not in inventory.manifests:
             continue

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from drkit.core.errors import Conflict, Damage, KeyMissing, Refused
+from drkit.core.errors import Conflict, Damage, KeyMissing
 from drkit.crypto.container import DataKey, Json, open_object, parse_header, parse_open_section, seal_json
 from drkit.crypto.keys import Entropy, Ring
 from drkit.crypto.slots import Secret, new_ring, seal_slot, unlock
 from drkit.repository.layout import DESCRIPTOR, KEYS, Kind
 from drkit.repository.target import Target
-from storage_backends.api import Key
+from storage_backends.api import Key, key
 from storage_backends.errors import AlreadyExists, NotFound
 
 
@@ -73,13 +73,7 @@ def found(
     """
     ordered = sorted(targets, key=lambda t: t.backend.url)
     for target in ordered:
-        if not target.backend.traits.conditional_create:
-            raise Refused(
-                "the store overwrites objects",
-                where=target.where,
-                why="it ignores conditions on create (If-None-Match: *)",
-                cure="use a store that honours them, or accept the risk with allow_unconditional = true",
-            )
+        _probe(target, entropy)
     known = _known(ordered)
     ring = _adopt_or_make(ordered, known, secret, now, entropy)
     source = next(t for t in ordered if t.name in known)
@@ -95,6 +89,16 @@ def found(
             raise Conflict("a target got another repository meanwhile", cure="run `drkit init` again")
         descriptor.authenticate(ring)
     return ring, known
+
+
+def _probe(target: Target, entropy: Entropy) -> None:
+    """One create, so that a store which ignores conditions is found out before anything depends on them.
+
+    Raises Unsupported with the cure where it does, unless the configuration accepts it.
+    """
+    name = key(f"canaries/init-{entropy(8).hex()}")
+    target.write(name, [b"drkit"], 5)
+    target.backend.delete(name)
 
 
 def _known(targets: Sequence[Target]) -> dict[str, Descriptor]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 
+from drkit.crypto.keys import Ring
 from drkit.repository.layout import KEYS, ClusterLayout, Kind, RunId
 from drkit.repository.leases import tombstones
 from drkit.repository.manifest import Reference, Summary
@@ -20,8 +21,8 @@ class Inventory:
     Every listing raises StorageError where the target cannot be asked: nothing is ever 'missing' by silence.
     """
 
-    def __init__(self, target: Target, layout: ClusterLayout) -> None:
-        self.target, self.layout = target, layout
+    def __init__(self, target: Target, layout: ClusterLayout, ring: Ring) -> None:
+        self.target, self.layout, self._ring = target, layout, ring
         self._logs: dict[str, dict[str, int]] = {}
 
     def _sizes(self, prefix: str) -> dict[str, int]:
@@ -47,7 +48,7 @@ class Inventory:
     @cached_property
     def tombstones(self) -> frozenset[str]:
         """Keys of objects with a tombstone; see `leases.tombstones`."""
-        return tombstones(self.target, self.layout)
+        return tombstones(self.target, self.layout, self._ring)
 
     @cached_property
     def histories(self) -> dict[str, int]:

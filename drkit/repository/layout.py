@@ -37,6 +37,7 @@ class Kind(IntEnum):
     CANARY = 17
     RETIREMENT = 18
     BINDING = 19
+    EPOCH = 20
 
 
 _FOLDERS = {Kind.PACK: "packs", Kind.MAP: "maps", Kind.FINGERPRINTS: "fingerprints"}
@@ -126,12 +127,6 @@ class ClusterLayout:
     def lease(self, lease: str, epoch: int) -> Key:
         return Key(f"{self.root}leases/{lease}-{epoch:08x}")
 
-    def tombstone(self, key: str) -> Key:
-        """The tombstone of an object of this cluster. A manifest's stands under `backups`, as a dead run's does."""
-        what, _, name = key.removeprefix(self.root).partition("/")
-        return Key(f"{self.root}tombstones/{'backups' if what == 'manifests' else what}/{name.replace('/', '=')}")
-
-    def entombed(self, tombstone: str) -> str:
-        """The key of the object that a tombstone's key names (a backup's: its manifest)."""
-        what, _, name = tombstone.removeprefix(f"{self.root}tombstones/").partition("/")
-        return f"{self.root}{'manifests' if what == 'backups' else what}/{name.replace('=', '/')}"
+    def tombstones(self, moment: datetime, random: bytes) -> Key:
+        """A round of tombstones; random: 4 bytes."""
+        return Key(f"{self.root}tombstones/{moment.astimezone(UTC).strftime(_RUN_TIME)}-{random.hex()}")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import zstandard
+
 from drkit.core.clock import Clock
 from drkit.core.errors import Conflict
-from drkit.crypto.container import DataKey, Json, open_object, seal_json
+from drkit.crypto.container import DataKey, Json, canonical, compress, open_object, seal_json
 from drkit.crypto.keys import Entropy, Ring
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.target import Target
+from storage_backends.api import Key
 from storage_backends.errors import AlreadyExists
+
+_ROUND_FRAME_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +101,46 @@ class Lease:
         self._since, self._epoch = since, epoch
 
 
-def tombstones(target: Target, layout: ClusterLayout) -> frozenset[str]:
-    """Keys of all objects that have a tombstone on this target; a backup's stands for its manifest and its run.
+def tombstones(target: Target, layout: ClusterLayout, ring: Ring) -> frozenset[str]:
+    """Keys of all objects that have a tombstone on this target; a manifest's stands for its backup and its run.
 
-    A name alone counts: honouring a forged tombstone costs storage, ignoring a true one costs data.
+    Raises Damage where a round does not open: nobody knows then what may still be adopted here.
     """
-    return frozenset(layout.entombed(info.key) for info in target.backend.list(layout.folder("tombstones")))
+    found: set[str] = set()
+    for info in target.backend.list(layout.folder("tombstones")):
+        opened = open_object(ring, target.read(info.key), kind=Kind.TOMBSTONE, name=info.key)
+        found.update(opened.joined().decode("ascii").splitlines())
+    return frozenset(found)
+
+
+def entomb(
+    target: Target,
+    layout: ClusterLayout,
+    keys: Iterable[str],
+    reason: str,
+    *,
+    data_key: DataKey,
+    clock: Clock,
+    entropy: Entropy,
+) -> Key:
+    """Create one round of tombstones; durable on return, and final. Memory: the keys."""
+    random = entropy(4)
+    name = layout.tombstones(clock.now(), random)
+    value: Json = {
+        "name": name,
+        "round": random.hex(),
+        "reason": reason,
+        "created_at": clock.now().isoformat(timespec="microseconds"),
+    }
+    writer = data_key.writer(Kind.TOMBSTONE, entropy(16), canonical(value))
+    compressor = zstandard.ZstdCompressor(level=3, write_content_size=True)
+    content = "".join(f"{key}\n" for key in sorted(set(keys))).encode("ascii")
+    for start in range(0, len(content), _ROUND_FRAME_BYTES):
+        raw = content[start : start + _ROUND_FRAME_BYTES]
+        payload, codec = compress(compressor, raw)
+        writer.frame(payload, len(raw), codec=codec)
+    target.put(name, writer.finish())
+    return name
 
 
 class Verdict(StrEnum):
@@ -130,7 +169,7 @@ def decide(
     key = layout.verdict(run)
     value: Json = {
         "name": key,
-        "backup": str(run),
+        "run": str(run),
         "verdict": verdict.value,
         "reason": reason,
         "created_at": clock.now().isoformat(timespec="microseconds"),

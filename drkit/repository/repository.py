@@ -46,7 +46,9 @@ def open_repository(
     """
     absent: dict[str, Problem] = dict(failed)
     descriptors: dict[str, Descriptor] = {}
-    known = {pin.repository for name, pin in pins.targets.items() if name in failed or name in {t.name for t in targets}}
+    known = {
+        pin.repository for name, pin in pins.targets.items() if name in failed or name in {t.name for t in targets}
+    }
     for target in targets:
         try:
             descriptors[target.name] = _identify(target, pins, known)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from drkit.core.errors import Damage, DrkitError, Missing, Unreachable
+from drkit.crypto.keys import Ring
 from drkit.repository.layout import ClusterLayout
+from drkit.repository.leases import tombstones
 from drkit.repository.repository import Problem
 from drkit.repository.target import Target
 from storage_backends.api import Key
@@ -28,8 +30,9 @@ class Sources:
     object is passed over for that object alone. Each such event goes to `report` (from any thread, must not raise).
     """
 
-    def __init__(self, targets: Sequence[Target], layout: ClusterLayout, report: Report = _silent) -> None:
+    def __init__(self, targets: Sequence[Target], layout: ClusterLayout, ring: Ring, report: Report = _silent) -> None:
         self._targets = list(targets)
+        self._ring = ring
         self._layout = layout
         self._report = report
         self._bad: set[tuple[str, str]] = set()
@@ -96,7 +99,6 @@ class Sources:
 
     def _expired(self, key: Key, target: Target) -> bool:
         try:
-            target.backend.stat(self._layout.tombstone(key))
-        except StorageError:
+            return key in tombstones(target, self._layout, self._ring)
+        except (StorageError, DrkitError):
             return False
-        return True

@@ -33,7 +33,7 @@ from drkit.engines.postgres.recovery import (
     required_minimums,
 )
 from tests.engines.copies import Copy, copy_of, prepare
-from tests.real.postgres import MakeServer, Server, free_port
+from tests.real.postgres import MakeServer, Server, free_port, require
 
 pytestmark = pytest.mark.real
 
@@ -209,7 +209,7 @@ def test_a_copy_without_configuration_files_runs_on_its_own(pg_server: MakeServe
         assert instance.wait(60) is Outcome.READY
         assert rows(instance, "show max_connections") == [("150",)]
         assert rows(instance, "show config_file") == [(str(folder / "postgresql.conf"),)]
-        with pytest.raises(psycopg.OperationalError, match="no pg_hba.conf entry"):
+        with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
             psycopg.connect(f"host=127.0.0.1 port={instance.spec.port} dbname=postgres user=postgres")
 
 
@@ -231,7 +231,7 @@ def test_a_folder_of_root_is_refused(tmp_path: Path) -> None:
 
 
 def test_programs_are_found_by_major(pg_major: int) -> None:
-    folder = find_programs(pg_major)
+    folder = find_programs(pg_major, (require(pg_major),))
     assert major_of(folder) == pg_major
     assert (folder / "pg_ctl").exists()
 

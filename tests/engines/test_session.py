@@ -10,6 +10,7 @@ from drkit.core.errors import Failed, Refused, Unreachable
 from drkit.engines.postgres.backup_label import parse_backup_label
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.session import BackupSession, Session
+from drkit.engines.postgres.version import facts_of
 from drkit.engines.postgres.wal import name_at
 from tests.real.postgres import MakeServer
 
@@ -119,15 +120,16 @@ def test_a_promotion_voids_a_standbys_backup(pg_server: MakeServer) -> None:
 
 def test_a_missing_right_is_named_with_its_cure(pg_server: MakeServer) -> None:
     server = pg_server()
+    known = facts_of(server.major)
     server.query("create role weak login")
     conninfo = server.conninfo().replace("user=postgres", "user=weak")
     with Session.open(conninfo) as session:
         assert not session.facts().may_backup
         with pytest.raises(Refused, match="permission denied") as caught:
             session.start_backup("x", fast=True)
-        assert caught.value.cure.startswith("grant execute on function pg_backup_start(")
+        assert caught.value.cure.startswith(f"grant execute on function {known.start_function}")
         assert caught.value.cure.endswith("to weak")
-    for function in ("pg_backup_start(text, boolean)", "pg_backup_stop(boolean)"):
+    for function in (known.start_function, known.stop_function):
         server.query(f"grant execute on function {function} to weak")
     with BackupSession.open(conninfo) as backup:
         assert backup.facts().may_backup

@@ -209,15 +209,17 @@ class Server:
         return self.query(sql, *params)[0][0]
 
     def tool(self, name: str, *args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run one of this major's client programs."""
-        return run([self.bin / name, *args], check=check)
+        """Run one of this major's programs, or Debian's where it came without."""
+        return run([self._program(name), *args], check=check)
 
     def pgbench(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """Run pgbench on this server ('-i', '-s', '5'; then '-t', '100'). Debian's serves all majors."""
-        program = self.bin / "pgbench"
-        if not program.exists():
-            program = require(15) / "pgbench"
+        """Run pgbench on this server ('-i', '-s', '5'; then '-t', '100')."""
+        program = self._program("pgbench")
         return run([program, "-h", self.sockets, "-p", str(self.port), "-U", "postgres", *args, "postgres"])
+
+    def _program(self, name: str) -> Path:
+        program = self.bin / name
+        return program if program.exists() else require(15) / name
 
     def tablespace_folder(self, name: str) -> Path:
         folder = self.root / name

@@ -1,0 +1,297 @@
+"""Runs a restore plan: what would start is removed first, pg_control comes last, and between them nothing starts.
+
+    disarm: pg_control removed, its folder synced -> recovery file -> clear (delta) -> folders, links
+    -> files by extents, in parallel -> settings, labels, signal, manifest -> all synced -> pg_control by rename, synced
+
+Whoever kills it at any point leaves a folder that the server refuses ('could not open global/pg_control'); running it
+again with --delta goes on from what is there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from drkit.core.errors import Damage
+from drkit.core.progress import Event, Tally
+from drkit.engines.postgres.control import CONTROL_PATH, parse_control
+from drkit.engines.postgres.recovery import AUTO_CONF, RECOVERY_SIGNAL
+from drkit.engines.postgres.version import facts_of_server
+from drkit.jobs.means import Means
+from drkit.jobs.recovery_file import RECOVERY_FILE, write_recovery_file
+from drkit.jobs.restore_clear import Clearing, disarm
+from drkit.jobs.restore_files import FileWriter
+from drkit.jobs.restore_folder import LOST_FOUND, space_of
+from drkit.jobs.restore_plan import Plan
+from drkit.jobs.restore_settings import auto_conf, pg_manifest, recovery_file, tablespace_map
+from drkit.repository.content import ContentReader
+from drkit.repository.manifest import FILE, FOLDER, Entry
+from drkit.repository.repository import Problem
+from drkit.repository.sources import Sources
+from drkit.repository.target import Target
+from storage_backends import durable
+from storage_backends.oserrors import os_errors
+
+_CONTROL = CONTROL_PATH.encode()
+_SYNCFS_TELLS = (5, 8)  # Linux: syncfs(2) reports lost writes since 5.8
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """seconds: until pg_control was in place · fetched_bytes: by target · kept_bytes: right already (delta)
+    failures: (target, object, why) for each read that another target had to serve · removed: entries cleared away
+    spared: mount points that hold other things · phases: (name, seconds), in order.
+    """
+
+    written_bytes: int
+    kept_bytes: int
+    files: int
+    seconds: float
+    fetched_bytes: Mapping[str, int]
+    failures: tuple[tuple[str, str, str], ...]
+    removed: int
+    spared: tuple[str, ...]
+    phases: tuple[tuple[str, float], ...]
+
+
+def restore(plan: Plan, means: Means) -> RestoreResult:
+    """Execute the plan; on return the folder is whole, durable and ready to recover.
+
+    Raises Damage, Missing or Unreachable where no target could serve an object, a StorageError of the destination
+    (no space), Cancelled. After any error the server refuses the folder.
+    """
+    return _Restore(plan, means).run()
+
+
+class _Restore:
+    def __init__(self, plan: Plan, means: Means) -> None:
+        self._plan, self._means = plan, means
+        self._root = os.fsencode(plan.order.destination)
+        self._links = {link.oid: os.fsencode(link.location) for link in plan.links}
+        self._owner = (plan.owner.uid, plan.owner.gid) if plan.order.euid == 0 else None
+        self._failures: list[tuple[str, str, str]] = []
+        targets = [means.repository.target(name) for name in plan.course.sources]
+        self._sources = Sources(targets, plan.layout, means.repository.ring, self._report)
+        self._reader = ContentReader(
+            means.repository.ring, plan.layout, self._sources, chunk_bytes=plan.manifest.head.chunk_bytes
+        )
+        self._clearing = Clearing({}, {})
+        self._begun: list[tuple[str, float]] = []
+
+    def run(self) -> RestoreResult:
+        plan, clock = self._plan, self._means.clock
+        began = clock.monotonic()
+        files = [e for e in plan.manifest.entries if e.type == FILE and e.path != _CONTROL]
+        control = next((e for e in plan.manifest.entries if e.path == _CONTROL), None)
+        if control is None:
+            raise Damage("the backup holds no pg_control", where=plan.manifest.summary.backup)
+        tally = Tally(self._means.progress, "files", clock=clock, total_bytes=sum(e.size for e in files))
+        writer = FileWriter(
+            reader=self._reader,
+            maps=plan.manifest.maps,
+            resolve=self._resolve,
+            owner=self._owner,
+            workers=plan.order.workers,
+            delta=plan.order.delta,
+            tally=tally,
+        )
+        control_data = writer.content(control)
+        parse_control(control_data)
+        self._prepare()
+        self._begun.append(("files", clock.monotonic()))
+        writer.run(files, self._means.token)
+        tally.finish()
+        self._settings()
+        self._sync()
+        self._means.token.check()
+        self._phase("pg_control")
+        self._put(CONTROL_PATH, control_data, control.mode)
+        ended = clock.monotonic()
+        return RestoreResult(
+            written_bytes=writer.written_bytes + len(control_data),
+            kept_bytes=writer.kept_bytes,
+            files=len(files) + 1,
+            seconds=ended - began,
+            fetched_bytes=self._sources.fetched_bytes,
+            failures=tuple(self._failures),
+            removed=self._clearing.removed,
+            spared=tuple(self._clearing.spared),
+            phases=self._phases(ended),
+        )
+
+    def _report(self, target: Target, key: str, problem: Problem) -> None:
+        self._failures.append((target.name, key, str(problem)))
+        event = "object is damaged, next target" if isinstance(problem, Damage) else "read failed, next target"
+        self._means.log.warn(event, target=target.name, key=key, why=str(problem))
+
+    def _phase(self, name: str) -> None:
+        self._begun.append((name, self._means.clock.monotonic()))
+        self._means.progress.emit(Event(name))
+
+    def _phases(self, end: float) -> tuple[tuple[str, float], ...]:
+        ends = [at for _, at in self._begun[1:]] + [end]
+        return tuple((name, until - at) for (name, at), until in zip(self._begun, ends, strict=True))
+
+    # --- paths ---
+
+    def _resolve(self, path: bytes) -> bytes:
+        """Where a path of the backup goes: below the data folder, or into a tablespace's own folder."""
+        location = self._links.get(space_of(path))
+        if location is None:
+            return self._root + b"/" + path
+        return b"/".join([location, *path.split(b"/", 2)[2:]])
+
+    # --- steps ---
+
+    def _prepare(self) -> None:
+        plan, destination = self._plan, self._plan.order.destination
+        self._phase("prepare")
+        folders = [e for e in plan.manifest.entries if e.type == FOLDER]
+        mode = next((e.mode for e in folders if e.path == b"global"), 0o700)
+        durable.make_dirs(destination, mode=mode)
+        with os_errors("prepare the destination", str(destination)):
+            disarm(destination)
+            if self._owner is not None:
+                os.chown(destination, *self._owner)
+            destination.chmod(mode)
+        write_recovery_file(destination, recovery_file(plan))
+        self._own(destination / RECOVERY_FILE)
+        if plan.folder.names - {LOST_FOUND}:
+            self._clear()
+        self._phase("folders")
+        for entry in folders:
+            self._folder(entry)
+
+    def _clear(self) -> None:
+        self._phase("clear")
+        wanted = {e.path: e.type == FOLDER for e in self._plan.manifest.entries}
+        links = {b"pg_tblspc/%d" % oid: location for oid, location in self._links.items()}
+        self._clearing = Clearing(wanted, links)
+        self._clearing.folder(self._plan.order.destination)
+        for path, is_folder in wanted.items():
+            if is_folder and path.count(b"/") == 2 and space_of(path) in self._links:
+                inner = Path(os.fsdecode(self._resolve(path)))
+                if inner.is_dir():
+                    self._clearing.folder(inner, path)
+
+    def _folder(self, entry: Entry) -> None:
+        """A folder with mode and owner; for a tablespace also the link that leads to it."""
+        place = Path(os.fsdecode(self._resolve(entry.path)))
+        link = self._plan.order.destination / os.fsdecode(entry.path)
+        with os_errors(f"make {os.fsdecode(entry.path)}", str(place)):
+            place.mkdir(mode=entry.mode, parents=True, exist_ok=True)
+            place.chmod(entry.mode)
+            if self._owner is not None:
+                os.chown(place, *self._owner)
+            if place != link and entry.path.count(b"/") == 1 and not link.is_symlink():
+                link.symlink_to(place)
+                if self._owner is not None:
+                    os.chown(link, *self._owner, follow_symlinks=False)
+
+    def _settings(self) -> None:
+        """Everything that the server reads before pg_control, which is not there yet."""
+        self._phase("settings")
+        plan, manifest = self._plan, self._plan.manifest
+        destination = plan.order.destination
+        for name in facts_of_server(manifest.summary.engine_version).wal_folders:
+            self._own_folder(destination / "pg_wal" / name)
+        extra = {RECOVERY_FILE: (destination / RECOVERY_FILE).read_bytes(), "backup_label": manifest.head.backup_label}
+        moved = tablespace_map(manifest.head.tablespace_map, plan.links)
+        if moved:
+            extra["tablespace_map"] = moved
+        for name, content in extra.items():
+            if name != RECOVERY_FILE:
+                self._put(name, content, 0o600)
+        existing, conf = self._text(AUTO_CONF), self._text("postgresql.conf")
+        self._put(AUTO_CONF, auto_conf(plan, existing, conf).encode("utf-8", "surrogateescape"), 0o600)
+        self._put(RECOVERY_SIGNAL, b"", 0o600)
+        self._stream("backup_manifest", pg_manifest(manifest.summary, manifest.entries, extra))
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self._plan.order.destination / name).read_text("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return ""
+
+    def _put(self, name: str, content: bytes, mode: int) -> None:
+        path = self._plan.order.destination / name
+        durable.replace(path, content, mode=mode)
+        self._own(path, mode)
+        durable.sync_dir(path.parent)
+
+    def _stream(self, name: str, pieces: Iterable[bytes]) -> None:
+        path = self._plan.order.destination / name
+        durable.write_new(path, pieces)
+        self._own(path)
+
+    def _own(self, path: Path, mode: int = 0o600) -> None:
+        with os_errors(f"give {path.name} to the server", str(path)):
+            path.chmod(mode)
+            if self._owner is not None:
+                os.chown(path, *self._owner)
+
+    def _own_folder(self, path: Path) -> None:
+        durable.make_dirs(path, mode=0o700)
+        with os_errors(f"give {path.name} to the server", str(path)):
+            if self._owner is not None:
+                os.chown(path, *self._owner)
+
+    # --- durability ---
+
+    def _sync(self) -> None:
+        """All files and folders of the data folder and the tablespaces are durable on return."""
+        self._phase("sync")
+        roots = [self._plan.order.destination, *(Path(os.fsdecode(one)) for one in self._links.values())]
+        for root in roots:
+            sync_tree(root, self._means.token.check)
+
+
+def sync_tree(root: Path, check: Callable[[], None]) -> None:
+    """Make all below `root` durable: one syncfs where the kernel reports what it lost, else fsync of each entry.
+
+    syncfs writes back a whole filesystem; what it could not write is reported from Linux 5.8 on (syncfs(2)).
+    """
+    with os_errors("sync the restored files", str(root)):
+        synced: set[int] = set()
+        for folder, _, files in os.walk(root):
+            check()
+            here = Path(folder)
+            device = here.stat().st_dev
+            if device in synced or _syncfs(here):
+                synced.add(device)
+                continue
+            for name in files:
+                _fsync(here / name)
+            durable.sync_dir(here)
+
+
+def _fsync(path: Path) -> None:
+    if path.is_symlink():
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _syncfs(root: Path) -> bool:
+    """Whether syncfs did it; False where it is missing or cannot be believed. Raises OSError for lost writes."""
+    release = platform.release().split(".")
+    if platform.system() != "Linux" or tuple(int(x) for x in release[:2] if x.isdigit()) < _SYNCFS_TELLS:
+        return False
+    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if call is None:
+        return False
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if call(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(root))
+    finally:
+        os.close(descriptor)
+    return True

@@ -1,0 +1,85 @@
+"""Makes an existing folder safe to restore into: first it cannot start, then it holds nothing that is not wanted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from drkit.engines.postgres.control import CONTROL_PATH
+from drkit.engines.postgres.recovery import RECOVERY_SIGNAL, STANDBY_SIGNAL
+from drkit.jobs.recovery_file import RECOVERY_FILE
+from drkit.jobs.restore_folder import LOST_FOUND
+from storage_backends import durable
+from storage_backends.oserrors import os_errors
+
+STALE = ("backup_label", "tablespace_map", RECOVERY_SIGNAL, STANDBY_SIGNAL, "backup_manifest")
+
+
+def disarm(folder: Path) -> None:
+    """Remove pg_control and make that durable before anything else changes: from here no server starts on it.
+
+    Then backup_label and its kin: with another pg_control they would lead recovery astray.
+    """
+    with os_errors("remove the old pg_control", str(folder)):
+        inner = folder / Path(CONTROL_PATH).parent
+        if inner.is_symlink():
+            inner.unlink()
+        elif inner.is_dir():
+            (folder / CONTROL_PATH).unlink(missing_ok=True)
+            durable.sync_dir(inner)
+        for name in STALE:
+            (folder / name).unlink(missing_ok=True)
+        durable.sync_dir(folder)
+
+
+class Clearing:
+    """Removes from a data folder what the backup does not hold. Links and mount points are never followed, mount
+    points never removed; what stays on one is in `spared`.
+
+    wanted: path relative to the data folder -> whether it is a folder · links: path -> where the link must lead
+    """
+
+    def __init__(self, wanted: Mapping[bytes, bool], links: Mapping[bytes, bytes]) -> None:
+        self._wanted, self._links = wanted, links
+        self.removed = 0
+        self.spared: list[str] = []
+
+    def folder(self, root: Path, prefix: bytes = b"") -> None:
+        """Clear `root`, which holds the backup's paths below `prefix`. Raises a StorageError."""
+        with os_errors("clear the destination", str(root)):
+            self._folder(root, prefix, root.lstat().st_dev)
+
+    def _folder(self, place: Path, prefix: bytes, device: int) -> None:
+        for item in list(place.iterdir()):
+            name = os.fsencode(item.name)
+            path = prefix + b"/" + name if prefix else name
+            if not prefix and name in _KEPT:
+                continue
+            status = item.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                self._inner(item, path, status.st_dev, device)
+            elif not self._may_stay(item, path, status):
+                item.unlink()
+                self.removed += 1
+
+    def _inner(self, place: Path, path: bytes, its_device: int, device: int) -> None:
+        self._folder(place, _NOTHING if path in self._links else path, its_device)
+        if self._wanted.get(path) is True and path not in self._links:
+            return
+        if its_device != device or place.is_mount() or any(place.iterdir()):
+            self.spared.append(str(place))
+            return
+        place.rmdir()
+        self.removed += 1
+
+    def _may_stay(self, place: Path, path: bytes, status: os.stat_result) -> bool:
+        """A plain file of the backup with no other name (a hard link may lead into a live folder), or a right link."""
+        if stat.S_ISLNK(status.st_mode):
+            return path in self._links and os.fsencode(place.readlink()) == self._links[path]
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and self._wanted.get(path) is False
+
+
+_NOTHING = b"\0"  # no path of a backup begins so
+_KEPT: Collection[bytes] = {LOST_FOUND.encode(), RECOVERY_FILE.encode()}

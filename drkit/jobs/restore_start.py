@@ -1,0 +1,143 @@
+"""Boots a restored server and follows its recovery to the target."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from drkit.core.cancel import CancelToken
+from drkit.core.clock import Clock
+from drkit.core.errors import Cancelled, Failed, Refused
+from drkit.core.progress import Event, Progress
+from drkit.engines.postgres.control import CONTROL_PATH, parse_control
+from drkit.engines.postgres.instance import Instance, InstanceSpec, Outcome, make_socket_folder
+from drkit.engines.postgres.lsn import Lsn, LsnError
+from drkit.engines.postgres.phases import Phase, PhaseSeen
+from drkit.engines.postgres.programs import find_programs
+from drkit.engines.postgres.recovery import fence_settings, required_minimums
+
+_LONGEST_S = 30 * 86400.0
+_FROM_ENVIRONMENT = ("DRKIT_", "AWS_")  # what `drkit-wal get` may need of ours
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrder:
+    """fenced: it must not act on the world (anything but the configured data folder) · port None: a free one."""
+
+    data_dir: Path
+    pg_bin: Path | None
+    port: int | None
+    fenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """phases: (name, seconds since the start, detail) · replay_rate: bytes of WAL a second, None where too little."""
+
+    outcome: Outcome
+    port: int
+    socket_folder: Path
+    log: Path
+    pid: int | None
+    phases: tuple[tuple[str, float, str], ...]
+    reached: str
+    replay_rate: float | None
+
+
+def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progress) -> Started:
+    """Start the server and return when it is ready, paused or shut down at its target; it goes on running.
+
+    Raises Refused, NotReached, StartFailed; Cancelled stops it again.
+    """
+    if not (order.data_dir / "postgresql.conf").is_file():
+        raise Refused(
+            "the server has no configuration to start with",
+            where=str(order.data_dir / "postgresql.conf"),
+            why="it was outside of the data folder when the backup was taken",
+            cure="put postgresql.conf, pg_hba.conf and pg_ident.conf there, then pg_ctl start",
+        )
+    spec = _spec(order)
+    instance = Instance(spec, clock.monotonic, clock.sleep)
+    instance.start()
+    try:
+        outcome = instance.wait(
+            _LONGEST_S,
+            on_phase=lambda seen: progress.emit(Event("recovery", message=_line(seen))),
+            cancelled=lambda: token.cancelled,
+        )
+    except (Cancelled, Failed):
+        instance.stop()
+        raise
+    began = instance.started_at_s or 0.0
+    phases = tuple((one.phase.value, one.at_s - began, one.detail) for one in instance.phases)
+    reached = instance.seen(Phase.STOPPING) or instance.seen(Phase.LAST_TRANSACTION)
+    return Started(
+        outcome=outcome,
+        port=spec.port,
+        socket_folder=spec.socket_folder,
+        log=spec.log,
+        pid=instance.pid if instance.is_running else None,
+        phases=phases,
+        reached=reached.detail if reached else "",
+        replay_rate=_rate(instance),
+    )
+
+
+def _line(seen: PhaseSeen) -> str:
+    return f"{seen.phase.value}: {seen.detail}" if seen.detail else seen.phase.value
+
+
+def _rate(instance: Instance) -> float | None:
+    first, last = instance.seen(Phase.REDO_STARTS), instance.seen(Phase.REDO_DONE)
+    if first is None or last is None or last.at_s - first.at_s < 0.1:
+        return None
+    try:
+        return (Lsn.parse(last.detail) - Lsn.parse(first.detail)) / (last.at_s - first.at_s)
+    except LsnError:
+        return None
+
+
+def _spec(order: StartOrder) -> InstanceSpec:
+    control = parse_control((order.data_dir / CONTROL_PATH).read_bytes())
+    major = control.facts.major
+    programs = find_programs(major, (order.pg_bin,) if order.pg_bin else ())
+    log = order.data_dir.with_name(order.data_dir.name + ".log")
+    environment = {k: v for k, v in os.environ.items() if k.startswith(_FROM_ENVIRONMENT) or k == "HOME"}
+    settings: Mapping[str, str]
+    if order.fenced:
+        port = order.port or _free_port()
+        sockets = order.data_dir.with_name(order.data_dir.name + ".sockets")
+        make_socket_folder(sockets, order.data_dir)
+        settings = {**fence_settings(major, port, sockets), **required_minimums(control)}
+        settings = {name: value for name, value in settings.items() if name not in ("archive_command", "archive_library")}
+    else:
+        ask = _asker(programs, order.data_dir)
+        port = order.port or int(ask("port"))
+        sockets = Path(ask("unix_socket_directories").split(",")[0].strip() or "/tmp")
+        settings = {}
+    return InstanceSpec(order.data_dir, programs, port, sockets, log, settings, environment)
+
+
+def _asker(programs: Path, data_dir: Path) -> Callable[[str], str]:
+    """What the server's own files say of a setting (`postgres -C`), asked as the folder's owner."""
+
+    def ask(name: str) -> str:
+        owner = data_dir.stat()
+        who = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        command = [str(programs / "postgres"), "-D", str(data_dir), "-C", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=30, **who)  # type: ignore[call-overload]
+        if done.returncode != 0:
+            raise Failed("the server cannot read its configuration", where=str(data_dir), why=done.stderr.strip())
+        return str(done.stdout.strip())
+
+    return ask
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
