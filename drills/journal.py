@@ -80,16 +80,18 @@ class Book:
 def read_journal(path: Path) -> Book:
     """Raises Damage where a line is not as written; a torn last line is what a crash leaves, and is dropped."""
     lines = path.read_bytes().split(b"\n")[:-1]
-    at = 0
+    entries: list[Entry] = []
+    read = 0
     try:
         head = json.loads(lines[0])
         if head["schema"] != SCHEMA:
             raise ValueError(f"its schema is {head['schema']!r}")
-        writer, entries = str(head["writer"]), list[Entry]()
-        for at, line in enumerate(lines[1:], start=1):
+        writer = str(head["writer"])
+        for line in lines[1:]:
+            read += 1
             _add(entries, writer, json.loads(line))
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise Damage("the journal is damaged", where=f"{path}, line {at + 1}", why=str(error)) from error
+        raise Damage("the journal is damaged", where=f"{path}, line {read + 1}", why=str(error)) from error
     return Book(writer, tuple(entries))
 
 

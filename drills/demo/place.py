@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,10 +179,10 @@ class Place:
 
     # --- the end ---
 
-    def remove(self, keep: Callable[[str], bool] = lambda _: False) -> None:
-        """Remove what is in the folder but for the names that `keep` wants, then the folder if it is empty."""
+    def remove(self, keep: Collection[str] = ()) -> None:
+        """Remove what is in the folder but for the names in `keep`, then the folder if it is empty."""
         for path in self.root.iterdir():
-            if keep(path.name):
+            if path.name in keep:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ _FILL = (
        select n, 'customer ' || (n * 7919) %% 50000, timestamptz '2025-01-01' + n * interval '13 seconds',
               (array['paid', 'packed', 'sent', 'returned'])[1 + n %% 4], (n * 104729) %% 100000,
               md5(n::text) || ' to be left with the neighbour ' || md5((n * 3)::text)
-       from generate_series(1, %s) n""",
+       from generate_series(1::bigint, %s::bigint) n""",
     "alter table orders add primary key (id)",
     """create table ledger (writer text not null, number bigint not null, payload text not null,
        primary key (writer, number))""",
@@ -153,13 +154,16 @@ class Source:
         clock = self.place.clock
         instance = self._instance
         assert instance is not None and instance.pid is not None
+        memory = _shared_memory(self.data)
         begun_s = clock.monotonic()
         os.kill(instance.pid, signal.SIGKILL)
         while instance.is_running or any(_serves(pid) for pid in self.place.processes()):
             if clock.monotonic() > begun_s + _START_S:
                 raise Failed("the killed server does not end", where=str(self.data))
             clock.sleep(0.005)
-        return Moment(begun_s, clock.monotonic())
+        done_s = clock.monotonic()
+        _remove_shared_memory(memory)
+        return Moment(begun_s, done_s)
 
     def stop(self) -> None:
         """At once; nothing where it does not run."""
@@ -223,3 +227,13 @@ def _serves(pid: int) -> bool:
         return Path(f"/proc/{pid}/comm").read_text().strip() == "postgres"
     except OSError:
         return False
+
+
+def _shared_memory(data: Path) -> int:
+    """The id of the System V segment of a running server: the second word of line 7 of its postmaster.pid."""
+    return int((data / "postmaster.pid").read_text().splitlines()[6].split()[1])
+
+
+def _remove_shared_memory(number: int) -> None:
+    """A killed server leaves its segment behind; the next start in the same data folder would remove it."""
+    ctypes.CDLL(None).shmctl(number, 0, None)  # 0 is IPC_RMID (linux/ipc.h)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -44,12 +42,9 @@ def judge_copies(stores: list[StoreFigures], data: Path, since: datetime, instan
     """3-2-1 at `instant`, when each store had been listed and the server was up; devices are the observed ones."""
     window = Window(since, instant, Evidence(Grade.LISTED, instant))
     facts = tuple(TargetFacts(s.name, s.site, s.medium, s.device, (window,)) for s in stores)
-    primary = ClusterFacts("the server", SITE, True, True, frozenset(_devices(data)))
+    device = str(data.stat().st_dev)
+    primary = ClusterFacts("the server", SITE, reachable=True, scan_clean=True, devices=frozenset({device}))
     return judge_instant(Situation(Rule(3, 2, 1), Terms(), primary, facts, instant), instant)
-
-
-def _devices(data: Path) -> Iterator[str]:
-    yield str(os.stat(data).st_dev)
 
 
 def _open(target: Target, bucket: Bucket | None) -> StorageBackend:

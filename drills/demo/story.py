@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from drills.demo import rescue
-from drills.demo.account import Account, account, check_reach
-from drills.demo.drkit_program import PROMISE, Answer, Drkit
+from drills.demo.account import account, check_reach
+from drills.demo.drkit_program import PROMISE, Drkit
 from drills.demo.place import Place
 from drills.demo.report import BackupFigures, Report
 from drills.demo.server import Culprit, LedgerClient, Source
-from drills.demo.setup import (
-    RPO_S,
-    RTO_S,
-    Bucket,
-    Target,
-    bucket_of,
-    configuration,
-    environment,
-    targets_of,
-)
+from drills.demo.setup import RPO_S, RTO_S, bucket_of, configuration, environment, targets_of
 from drills.demo.stores import empty_bucket, judge_copies, measure
 from drills.demo.teller import Teller
 from drills.ledger import Moment
@@ -33,7 +24,6 @@ from drkit.core.cancel import CancelToken
 from drkit.core.clock import Clock
 from drkit.core.errors import Cancelled, DrkitError, Failed
 from drkit.core.units import format_size, parse_time
-from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.programs import find_programs
 from storage_backends.errors import StorageError
 
@@ -69,17 +59,19 @@ def demo(order: Order, teller: Teller, clock: Clock, token: CancelToken, leaving
     check_reach([order.programs / "drkit", postgres / "postgres"], who)
     place = Place.make(order.keep, who, clock, token)
     story = _Story(order, place, postgres, teller)
-    keep: Callable[[str], bool] = lambda _: order.keep is not None  # noqa: E731
+    failed = True
     try:
-        return story.run()
+        report = story.run()
+        failed = False
+        return report
     except Cancelled:
+        failed = False
         raise
     except (DrkitError, StorageError, OSError) as error:
-        keep = lambda name: order.keep is not None or name == "logs"  # noqa: E731
         raise story.failed(error) from error
     finally:
         leaving()
-        story.end(keep)
+        story.end(keep_logs=failed)
 
 
 class _Story:
@@ -95,6 +87,7 @@ class _Story:
         self.drkit = Drkit(order.programs / "drkit", place, self.env, teller)
         self.report = Report(str(place.root), place.who.name, promised_rpo_s=RPO_S, promised_rto_s=RTO_S)
         self.step = (0, "getting ready")
+        self._stopped_at = ""
         self.begun_s = self.clock.monotonic()
 
     def run(self) -> Report:
@@ -102,13 +95,11 @@ class _Story:
         self._server()
         self._repository()
         self._begin(2, "Clients that write, and keep their own book")
-        connect = lambda: LedgerClient(self.source.conninfo)  # noqa: E731
-        ledger, payload = self.place.root / "ledger", lambda: secrets.token_urlsafe(_WORDS)
-        with Load(ledger, WRITERS, connect, self.clock, payload, PACE_S, self.token) as load:
+        with self._load() as load:
             self.teller.said(
-                f"{WRITERS} clients change orders and add rows to a ledger. Each notes every row in a file of its own,"
+                f"{WRITERS} clients change orders and add rows to a ledger. Each notes every row in a file of its own, "
+                "on disk before it is sent and again once it is acknowledged: nobody can talk losses away."
             )
-            self.teller.said("on disk before it is sent and again once it is acknowledged: nobody can talk losses away.")
             self._backups(load)
             culprit, lost_at = self._disaster(load)
         self._recover(load, culprit, lost_at)
@@ -119,6 +110,18 @@ class _Story:
         self.token.check()
         self.step = (number, title)
         self.teller.heading(number, title)
+
+    def _load(self) -> Load:
+        folder = self.place.root / "ledger"
+        return Load(
+            folder,
+            WRITERS,
+            lambda: LedgerClient(self.source.conninfo),
+            self.clock,
+            lambda: secrets.token_urlsafe(_WORDS),
+            PACE_S,
+            self.token,
+        )
 
     # --- the steps ---
 
@@ -167,12 +170,16 @@ class _Story:
     def _backup(self, load: Load, label: str) -> BackupFigures:
         answer = self.drkit(f"backing up {label}", "backup", "--label", label, accept=(0, PROMISE))
         load.check()
-        found = _table(answer.value, "backup")
+        found = answer.value["backup"]
+        assert isinstance(found, dict)
         self._stopped_at = str(found["stopped_at"])
         states = found.get("targets")
         figures = BackupFigures(
-            str(found["id"]),
-            *(int(str(found[name])) for name in ("size_bytes", "new_bytes", "stored_bytes", "read_bytes")),
+            id=str(found["id"]),
+            size_bytes=int(found["size_bytes"]),
+            new_bytes=int(found["new_bytes"]),
+            stored_bytes=int(found["stored_bytes"]),
+            read_bytes=int(found["read_bytes"]),
             seconds=answer.seconds,
             targets={str(one["name"]): str(one["state"]) for one in states} if isinstance(states, list) else {},
         )
@@ -188,7 +195,8 @@ class _Story:
         with self.teller.busy("dropping the table"):
             culprit = self.report.culprit = self.source.drop_orders(self.clock)
             so_far = load.acknowledged
-        self.teller.said(f"{culprit.before.rows:,} orders are gone, by transaction {culprit.xid}. Nobody notices; writing goes on.")
+        rows = f"{culprit.before.rows:,}"
+        self.teller.said(f"{rows} orders are gone, by transaction {culprit.xid}. Nobody notices; writing goes on.")
         with self.teller.busy("going on for a little while"):
             self.source.wait_archived(culprit.segment, _ARCHIVED_WITHIN_S)
             self.token.wait(1.5)
@@ -196,7 +204,7 @@ class _Story:
         self.teller.typed("kill -9 $(head -1 data/postmaster.pid); rm -rf data")
         lost_at = self.source.kill()
         load.stop()
-        rescue.remove_data(self.source.data)
+        shutil.rmtree(self.source.data)
         self.report.since_drop = load.acknowledged - so_far
         self.teller.said(
             f"The server and its disk are lost as well, {self.report.since_drop} acknowledged rows after the drop."
@@ -236,10 +244,16 @@ class _Story:
         where = f"logs in {self.place.logs}"
         return Failed(f"the demo failed in step {number}, '{title}'", where=where, why=str(error), cure=cure)
 
-    def end(self, keep: Callable[[str], bool]) -> None:
-        """Stop everything, remove everything that is not kept."""
+    def end(self, *, keep_logs: bool) -> None:
+        """Stop everything; remove everything, but for what was asked to be kept."""
         self.source.stop()
         self.place.end_all()
-        if self.bucket is not None and not keep("cloud"):
+        if self.order.keep is not None:
+            return
+        if self.bucket is not None:
             empty_bucket(self.targets[-1], self.bucket)
-        self.place.remove(keep)
+        self.place.remove(keep=("logs",) if keep_logs else ())
+
+
+def _noted(notes: list[str]) -> str:
+    return f" It notes: {'; '.join(notes)}." if notes else ""

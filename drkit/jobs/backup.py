@@ -31,6 +31,7 @@ from drkit.jobs.backup_journal import Journal, journal_path, read_journal, still
 from drkit.jobs.backup_parent import Earlier, Parent, known_of
 from drkit.jobs.backup_preflight import check_source, choose_parent, data_folder
 from drkit.jobs.backup_record import Taken
+from drkit.jobs.backup_sample import sample, spoiled
 from drkit.jobs.backup_targets import Participants
 from drkit.jobs.means import Means
 from drkit.pipeline.fanout import FanOut, Parcel
@@ -307,6 +308,7 @@ class _Run:
         """Read all files, re-check tombstones, read pg_control last, stop the backup on the server."""
         copier.run(group, todo)
         self._recheck(group, copier, copies, earlier, collector)
+        self._sample(group, copier, copies)
         control = next(copy for copy in copies if copy.found.path == CONTROL_PATH)
         data, _ = read_control(self._folder, self._means.clock.sleep)
         copier.one(control, data)
@@ -349,6 +351,20 @@ class _Run:
             copier.forget_earlier()
             copier.run(group, stale)
         raise Failed("expiry on a target removes what this backup needs again and again", cure="is a clock wrong?")
+
+    def _sample(self, group: Group, copier: Copier, copies: Sequence[FileCopy]) -> None:
+        """Rebuild some of what was adopted; where it does not hold, trust nothing of the past and store all anew."""
+        drawn = sample(copies, self._means)
+        wrong = spoiled(drawn, self._participants.targets, self._layout, self._order.sizes.chunk, self._means)
+        if not wrong:
+            return
+        for name, why in wrong.items():
+            self._means.log.error("adopted data is damaged; storing everything anew", target=name, why=why)
+        todo = [copy for copy in copies if copy.found.path != CONTROL_PATH]
+        for copy in todo:
+            copy.placed, copy.adopted = {}, False
+        copier.forget_earlier()
+        copier.run(group, todo)
 
     def _stale(self, copy: FileCopy, earlier: Earlier, collector: _Collector, hit: frozenset[str]) -> bool:
         via_hit = any(key in hit for key in earlier.keys)

@@ -160,9 +160,8 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
         doubtful={n: w for n, w in catalogue.unreadable.items() if n not in order.wish.without},
     )
     tally = Tally(means.progress, "looking into WAL", clock=means.clock)
-    scan = WalScan(
-        means.repository.ring, layout, Sources(asked, layout, means.repository.ring, check), segment_bytes, means.token, tally
-    )
+    ring = means.repository.ring
+    scan = WalScan(ring, layout, Sources(asked, layout, ring, check), segment_bytes, means.token, tally)
     look = Evidence(catalogue, [t.name for t in readable], scan, segment_bytes)
     course = decide(facts, order.wish, look, means.clock.now())
     tally.finish()

@@ -113,7 +113,6 @@ def _spec(order: StartOrder) -> InstanceSpec:
         sockets = order.data_dir.with_name(order.data_dir.name + ".sockets")
         make_socket_folder(sockets, order.data_dir)
         settings = {**fence_settings(major, port, sockets), **required_minimums(control)}
-        settings = {name: value for name, value in settings.items() if name not in ("archive_command", "archive_library")}
     else:
         ask = _asker(programs, order.data_dir)
         port = order.port or int(ask("port"))

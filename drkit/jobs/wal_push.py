@@ -154,7 +154,9 @@ class _Push:
         return seal(self.repository.ring, self.packed, self.layout.archived(self.file), kind_of(self.file))
 
     def _refuse_conflict(self, asked: Sequence[Target], found: Answers[Met | None]) -> None:
-        rivals = [(t, met) for t in asked if (met := found.good.get(t.name)) and met.outcome is Outcome.CONFLICT]
+        """What a target cannot take without changing or bringing back something goes to quarantine there."""
+        bad = (Outcome.CONFLICT, Outcome.EXPIRED)
+        rivals = [(t, met) for t in asked if (met := found.good.get(t.name)) and met.outcome in bad]
         if not rivals:
             return
         kept, notes = [], []
@@ -162,14 +164,18 @@ class _Push:
             try:
                 kept.append(f"{target.where}: {self._quarantine(target, met)}")
             except (StorageError, DrkitError) as error:
-                notes.append(f"it could not be put into quarantine: {error}")
+                notes.append(f"{target.where}: it could not be put into quarantine: {error}")
         self.log.error("wal conflict", file=self.file, targets=",".join(t.name for t, _ in rivals))
+        if rivals[0][1].outcome is Outcome.EXPIRED:
+            what, cure = f"{self.file} was archived and expired long ago", "was this server set back to an old state?"
+        else:
+            what, cure = f"another {self.file} is archived already; it stays", "do two servers archive as one?"
         conflict = Conflict(
-            f"another {self.file} is archived already; it stays",
+            what,
             where=", ".join(t.where for t, _ in rivals),
             why=f"this one is in quarantine: {', '.join(kept)}" if kept else "this one was not stored",
-            cure=f"do two servers archive as one? fetch the archived one with `drkit wal get {self.file} /tmp/"
-            f"{self.file}` and compare it with this one; `drkit check` looks for more",
+            cure=f"{cure} compare it with what `drkit wal get {self.file} /tmp/{self.file}` fetches; "
+            "`drkit check` tells what else is wrong",
         )
         for note in notes:
             conflict.add_note(note)
@@ -191,14 +197,14 @@ class _Push:
             self.spool.failed(name, now, str(problem))
 
     def _owed(self, acknowledged: Collection[str], met: Mapping[str, Met]) -> list[tuple[str, str, bool]]:
-        """(target, why, blocked) for each that lacks it; an expired object is not owed."""
+        """(target, why, blocked) for each that lacks it."""
         owed = []
         for name in sorted(self.settings.rule.targets.difference(acknowledged)):
             one = met.get(name)
             if one is None:
                 problem = self.problems.get(name) or self.repository.absent.get(name)
                 owed.append((name, str(problem or "it could not be opened"), False))
-            elif one.outcome is not Outcome.EXPIRED:
+            else:
                 owed.append((name, one.why, True))
         return owed
 

@@ -129,11 +129,18 @@ def test_agrees_with_pg_waldump(pg_server: MakeServer, segment_mb: int) -> None:
     transactions = told(lines)
     assert len(transactions) > 600
     assert ours(records) == transactions
-    assert [one.gid for one in records if isinstance(one, Transaction) and one.gid] == ["the gid", "another"]
-    assert [one.name for one in records if isinstance(one, RestorePoint)] == ["before all", "nach allem — ü"]
     redo = [one.redo for one in records if isinstance(one, Checkpoint)]
     dumped_redo = [re.search(r"redo (\S+);", line) for line in lines if "desc: CHECKPOINT_" in line and "redo " in line]
     assert redo == [Lsn.parse(match[1]) for match in dumped_redo if match is not None]
+
+
+def test_every_part_of_a_record_is_found(pg_server: MakeServer) -> None:
+    """The global id comes last: behind subtransactions, dropped relations, statistics and invalidations."""
+    _, archive = busy(pg_server, segment_mb=1)
+    records = read(archive_of(archive), WalStream(check_all=True))
+    assert [one.gid for one in records if isinstance(one, Transaction) and one.gid] == ["the gid", "another"]
+    assert [len(one.subxacts) for one in records if isinstance(one, Transaction) and one.subxacts] == [2]
+    assert [one.name for one in records if isinstance(one, RestorePoint)] == ["before all", "nach allem — ü"]
     changed = [one for one in records if isinstance(one, ParameterChange)]
     assert changed[-1].max_prepared_transactions == 10
     for before, after in itertools.pairwise(records):
@@ -292,13 +299,13 @@ def test_a_record_cut_off_by_a_crash_is_dropped(pg_server: MakeServer) -> None:
     server.query("select pg_switch_wal()")
     server.stop()
     segments = archive_of(archive)
+    names = [one.name for one in read(segments, WalStream()) if isinstance(one, RestorePoint)]
+    assert names == ["after the crash"]
     lines = waldump(server, archive)
     assert any("OVERWRITE_CONTRECORD" in line for line in lines)
     stream = WalStream(check_all=True)
     dumped = [Lsn.parse(match[3]).value for match in map(_LINE.match, lines) if match is not None]
     assert starts(segments, stream) == dumped
-    names = [one.name for one in read(segments, WalStream()) if isinstance(one, RestorePoint)]
-    assert names == ["after the crash"]
 
 
 def test_the_end_of_a_backup_is_seen(pg_server: MakeServer) -> None:

@@ -33,14 +33,15 @@ def test_timeouts_of_the_role_do_not_count(pg_server: MakeServer) -> None:
     server = pg_server()
     server.query("alter role postgres set statement_timeout = '1ms'")
     server.query("alter role postgres set lock_timeout = '1ms'")
-    server.query("alter role postgres set idle_session_timeout = '5s'")
+    names = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
+    if server.major >= 14:
+        server.query("alter role postgres set idle_session_timeout = '5s'")
+        names.append("idle_session_timeout")
+    if server.major >= 17:
+        server.query("alter role postgres set transaction_timeout = '5s'")
+        names.append("transaction_timeout")
     with Session.open(server.conninfo()) as session:
-        for name in (
-            "statement_timeout",
-            "lock_timeout",
-            "idle_in_transaction_session_timeout",
-            "idle_session_timeout",
-        ):
+        for name in names:
             assert session.rows(f"show {name}") == [("0",)]
 
 

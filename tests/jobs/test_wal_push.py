@@ -14,12 +14,14 @@ import pytest
 
 from drkit.core.errors import Conflict, Damage, DrkitError, Failed, Missing, Unreachable, UsageError
 from drkit.core.log import NoLog
+from drkit.crypto.container import DataKey
 from drkit.engines.postgres.wal import WalNameError, WrongAddress, WrongSize, WrongSystem, WrongTimeline
 from drkit.jobs.fanout import Patience
 from drkit.jobs.wal_debts import pay_debts
 from drkit.jobs.wal_push import push
 from drkit.jobs.wal_source import data_folder
 from drkit.repository.layout import Kind
+from drkit.repository.leases import entomb
 from drkit.repository.spool import Spool
 from drkit.repository.wal import open_wal
 from storage_backends.api import Key, StorageBackend, Upload
@@ -29,9 +31,11 @@ from storage_backends.memory import MemoryBackend
 from storage_backends.passthrough import Passthrough
 from tests.jobs.wal_world import (
     MIB,
+    RING,
     SYSTEM,
     World,
     control_bytes,
+    entropy,
     flip,
     posix_backends,
     segment_bytes_of,
@@ -427,6 +431,18 @@ def test_a_full_spool_fails_the_push_and_drops_nothing(world: World, small_disk:
     world.clock.sleep(600)
     assert world.push(path).acknowledged == ("a", "b")
     assert plain(world, "b", name) == content
+
+
+def test_wal_under_an_expired_name_goes_to_quarantine_and_tells_that_the_server_was_set_back(world: World) -> None:
+    key = world.layout.wal(NAME)
+    entomb(
+        world.target("b"), world.layout, [key], "t", data_key=DataKey(RING, entropy), clock=world.clock, entropy=entropy
+    )
+    with pytest.raises(Conflict, match="expired") as refused:
+        world.push(world.segment(NAME))
+    assert "set back" in refused.value.cure
+    assert key not in world.objects("a") | world.objects("b")
+    assert any("/quarantine/" in name for name in world.objects("b"))
 
 
 def test_the_pin_follows_the_control_file(world: World) -> None:

@@ -46,16 +46,20 @@ def prepare(root: Path, scenario: str) -> None:
         world.push(world.segment(EARLIER))
 
 
-def push_as(root: Path, scenario: str) -> None:
+def push_as(root: Path, scenario: str, count: int = -1) -> None:
+    """Push; die at the effect number `count`."""
     world = world_of(root)
     world.clock.sleep(3600)
     if scenario == "owing":
         away(world)
+    dying(count)
     world.push(world.data / "pg_wal" / NAME)
 
 
 def dying(count: int) -> None:
     """From now on the process dies at the effect number `count`: even numbers before it happens, odd ones after."""
+    if count < 0:
+        return
     seen = 0
 
     def wrap(real: Callable[..., object]) -> Callable[..., object]:
@@ -64,10 +68,11 @@ def dying(count: int) -> None:
             before, after, seen = seen, seen + 1, seen + 2
             if before == count:
                 os._exit(DIED)
-            result = real(*args, **named)
-            if after == count:
-                os._exit(DIED)
-            return result
+            try:
+                return real(*args, **named)
+            finally:
+                if after == count:
+                    os._exit(DIED)
 
         return call
 
@@ -83,8 +88,7 @@ def run(folder: Path, scenario: str) -> None:
         prepare(root, scenario)
         child = os.fork()
         if child == 0:
-            dying(count)
-            push_as(root, scenario)
+            push_as(root, scenario, count)
             os._exit(ACKNOWLEDGED)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         (root / "ended").write_text(str(status))

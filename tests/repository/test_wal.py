@@ -12,8 +12,9 @@ import pytest
 import zstandard
 
 from drkit.core.errors import Damage
-from drkit.crypto.container import FRAME, HEADER_BYTES, check_digest, parse_open_section
+from drkit.crypto.container import FRAME, HEADER_BYTES, DataKey, check_digest, parse_open_section
 from drkit.repository.layout import ClusterLayout, Kind
+from drkit.repository.leases import entomb
 from drkit.repository.wal import (
     PIECE_BYTES,
     Blob,
@@ -31,7 +32,17 @@ from storage_backends.api import Key
 from storage_backends.errors import NotFound, Unavailable
 from storage_backends.faulty import Faulty
 from storage_backends.memory import MemoryBackend
-from tests.jobs.wal_world import MIB, RING, SYSTEM, flip, make_target, replace_object, segment_bytes_of
+from tests.jobs.wal_world import (
+    MIB,
+    RING,
+    SYSTEM,
+    TestClock,
+    entropy,
+    flip,
+    make_target,
+    replace_object,
+    segment_bytes_of,
+)
 
 LAYOUT = ClusterLayout(SYSTEM)
 NAME = "0000000100000002000000FE"
@@ -105,7 +116,7 @@ def test_no_flipped_bit_and_no_cut_opens() -> None:
     content = segment_bytes_of(NAME)[: 64 << 10]
     data = joined(sealed(content))
     chance = random.Random(7)
-    places = sorted({*range(0, HEADER_BYTES), *(chance.randrange(len(data)) for _ in range(300)), len(data) - 1})
+    places = sorted({*range(HEADER_BYTES), *(chance.randrange(len(data)) for _ in range(300)), len(data) - 1})
     backend = MemoryBackend("t")
     target = make_target("t", backend)
     identity = packed(content).facts.identity
@@ -115,7 +126,7 @@ def test_no_flipped_bit_and_no_cut_opens() -> None:
         replace_object(backend, KEY, bytes(changed))
         met = meet(RING, target, LAYOUT, NAME, identity)
         assert met is not None and met.outcome is Outcome.DAMAGED, place
-    for cut in [*range(0, 200), *(chance.randrange(len(data)) for _ in range(100))]:
+    for cut in [*range(200), *(chance.randrange(len(data)) for _ in range(100))]:
         replace_object(backend, KEY, data[:cut])
         met = meet(RING, target, LAYOUT, NAME, identity)
         assert met is not None and met.outcome is Outcome.DAMAGED, cut
@@ -176,6 +187,7 @@ def test_a_store_that_cannot_be_asked_is_neither(backend: MemoryBackend) -> None
 
 def test_what_has_a_tombstone_is_not_created_again(backend: MemoryBackend) -> None:
     target = make_target("t", backend)
-    target.write(LAYOUT.tombstone(KEY), [b"x"], 1)
+    entomb(target, LAYOUT, [KEY], "test", data_key=DataKey(RING, entropy), clock=TestClock(), entropy=entropy)
     met = meet(RING, target, LAYOUT, NAME, bytes(32))
     assert met is not None and met.outcome is Outcome.EXPIRED
+    assert meet(RING, target, LAYOUT, "0000000100000002000000FD", bytes(32)) is None

@@ -38,7 +38,7 @@ def find_programs(major: int, extra: tuple[Path, ...] = ()) -> Path:
 def major_of(folder: Path) -> int | None:
     """The major of the `postgres` in a folder, or None when there is none that runs."""
     program = folder / "postgres"
-    if not program.is_file():
+    if not os.access(program, os.X_OK):
         return None
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
@@ -57,7 +57,7 @@ def _places() -> Iterator[Path]:
         for location in spec.submodule_search_locations:
             yield from sorted(Path(location).glob("pginstall*/bin"), reverse=True)
     for entry in os.environ.get("PATH", "").split(os.pathsep):
-        if entry and (Path(entry) / "postgres").is_file():
+        if entry and os.access(Path(entry) / "postgres", os.X_OK):
             yield Path(entry)
     pg_config = shutil.which("pg_config")
     if pg_config:

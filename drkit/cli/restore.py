@@ -1,0 +1,297 @@
+"""`drkit restore`: bring a cluster back to a point in time, or say why that cannot be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from drkit.cli.context import of
+from drkit.cli.render import answer_json
+from drkit.cli.wire import Wiring, open_wiring
+from drkit.core.errors import Refused, UsageError
+from drkit.core.units import format_duration, format_rate, format_size, format_time, parse_time
+
+if TYPE_CHECKING:
+    from drkit.config.model import Cluster
+    from drkit.engines.postgres.recovery import RecoveryTarget
+    from drkit.jobs.restore import RestoreResult
+    from drkit.jobs.restore_plan import Plan, RestoreOrder
+    from drkit.jobs.restore_start import Started
+
+
+def run(
+    ctx: typer.Context,
+    cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None,
+    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="the data folder to make")] = Path(),
+    to: Annotated[
+        str | None, typer.Option("--to", "--target-time", metavar="POINT", help="latest, end, or a time with zone")
+    ] = None,
+    to_lsn: Annotated[str | None, typer.Option("--to-lsn", "--target-lsn", metavar="X/Y", help="a position")] = None,
+    to_xid: Annotated[str | None, typer.Option("--to-xid", "--target-xid", metavar="N", help="a transaction")] = None,
+    to_name: Annotated[
+        str | None, typer.Option("--to-name", "--target-name", metavar="NAME", help="a restore point")
+    ] = None,
+    exclusive: Annotated[bool, typer.Option("--exclusive", help="stop before the point, not behind it")] = False,
+    backup: Annotated[str, typer.Option("--backup", "--set", metavar="ID", help="this backup, not the best one")] = "",
+    timeline: Annotated[str, typer.Option("--timeline", metavar="N|latest|current", help="the branch to follow")] = "",
+    source: Annotated[str, typer.Option("--from", metavar="TARGET", help="read from this target only")] = "",
+    tablespace: Annotated[
+        list[str] | None, typer.Option("--tablespace", metavar="OLD=NEW", help="a tablespace's new folder")
+    ] = None,
+    delta: Annotated[bool, typer.Option("--delta", help="keep what is right in DIR already, by content")] = False,
+    action: Annotated[
+        str, typer.Option("--action", metavar="pause|promote|shutdown", help="what to do at the point")
+    ] = "promote",
+    without: Annotated[
+        list[str] | None, typer.Option("--without", metavar="TARGET", help="give up a target that cannot be asked")
+    ] = None,
+    resume_archiving: Annotated[bool, typer.Option("--resume-archiving", help="keep archive_mode as it was")] = False,
+    start: Annotated[bool, typer.Option("--start", help="boot the server and follow recovery to the point")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="say what would happen, change nothing")] = False,
+    no_scan: Annotated[bool, typer.Option("--no-scan", help="do not read WAL to find the point")] = False,
+    owner: Annotated[str, typer.Option("--owner", metavar="USER", help="as root: who gets the files")] = "",
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="for --start")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="0: as many as cores")] = 0,
+) -> None:
+    """Restore a backup and its WAL into a folder, to a point in time; all is checked before a byte is written."""
+    from drkit.cli.list import catalogues
+    from drkit.jobs.rates import Rates, read_rates, write_rates
+    from drkit.jobs.restore import restore
+    from drkit.jobs.restore_plan import plan_json, plan_restore
+    from drkit.jobs.restore_points import Wish
+    from drkit.jobs.restore_start import StartOrder
+    from drkit.jobs.restore_start import start as boot
+
+    context = of(ctx)
+    if into == Path():
+        raise UsageError("--into DIR is needed", cure="name the data folder to make: drkit restore --into /restore/db")
+    target = point(to, to_lsn, to_xid, to_name, exclusive=exclusive, action=action)
+    wish = Wish(target, backup, timeline, source, frozenset(without or ()), not no_scan)
+    mapping = tuple(_pair(text) for text in tablespace or ())
+    with open_wiring(context) as wiring:
+        name, found = wiring.cluster(cluster)
+        order = _order(wiring, name, found, into, wish, mapping, delta=delta, resume=resume_archiving)
+        order = _with(order, owner=owner, workers=workers)
+        spool = wiring.config.daemon.spool
+        means = wiring.means()
+        plan = plan_restore(order, means, catalogues(wiring, name), read_rates(spool))
+        if plan_only:
+            if context.json:
+                answer_json("drkit.restore-plan/1", {"plan": plan_json(plan)})
+            else:
+                sys.stdout.write(plan_text(plan))
+            return
+        if not context.json and context.verbosity >= 0:
+            sys.stderr.write(plan_text(plan))
+        result = restore(plan, means)
+        started: Started | None = None
+        if start:
+            fenced = order.destination != order.home
+            chosen = port or (found.staging_port if fenced else None)
+            booting = StartOrder(order.destination, found.pg_bin, chosen, fenced)
+            started = boot(booting, wiring.clock, wiring.token, wiring.progress)
+        rate = result.written_bytes / result.seconds if result.seconds > 0.1 and result.written_bytes else None
+        write_rates(spool, Rates(rate, started.replay_rate if started else None))
+        if context.json:
+            answer_json("drkit.restore/1", result_json(plan, result, started))
+        else:
+            sys.stdout.write(result_text(plan, result, started))
+
+
+def point(
+    to: str | None, lsn: str | None, xid: str | None, name: str | None, *, exclusive: bool, action: str
+) -> RecoveryTarget:
+    """The point asked for. Raises UsageError for two of them, or one that is none."""
+    from drkit.engines.postgres.lsn import Lsn
+    from drkit.engines.postgres.recovery import RecoveryTarget, TargetAction, TargetKind
+
+    given = [text for text in (to, lsn, xid, name) if text is not None]
+    if len(given) > 1:
+        raise UsageError("one point, not several", why=", ".join(given), cure="--to, --to-lsn, --to-xid or --to-name")
+    try:
+        then = TargetAction(action)
+    except ValueError:
+        raise UsageError(f"{action!r} is no action", cure="pause, promote or shutdown") from None
+    if lsn is not None:
+        return RecoveryTarget(TargetKind.LSN, Lsn.parse(lsn), not exclusive, action=then)
+    if xid is not None:
+        if not xid.isdecimal() or int(xid) >= 1 << 64:
+            raise UsageError(f"{xid!r} is no transaction id", cure="a number, as pg_current_xact_id() gives it")
+        return RecoveryTarget(TargetKind.XID, int(xid), not exclusive, action=then)
+    if name is not None:
+        return RecoveryTarget(TargetKind.NAME, name, not exclusive, action=then)
+    if to is None or to in ("latest", "end"):
+        kind = TargetKind.END if to == "end" else TargetKind.LATEST
+        if exclusive:
+            raise UsageError("--exclusive goes with a time, a position or a transaction")
+        return RecoveryTarget(kind, action=then)
+    return RecoveryTarget(TargetKind.TIME, parse_time(to), not exclusive, action=then)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not equals or not old or not new:
+        raise UsageError(f"{text!r} is not OLD=NEW", cure="--tablespace /old/folder=/new/folder")
+    return old, new
+
+
+def _order(
+    wiring: Wiring,
+    name: str,
+    found: Cluster,
+    into: Path,
+    wish: object,
+    mapping: tuple[tuple[str, str], ...],
+    *,
+    delta: bool,
+    resume: bool,
+) -> RestoreOrder:
+    from drkit.jobs.backup import machine_id
+    from drkit.jobs.restore_plan import RestoreOrder
+    from drkit.jobs.restore_points import Wish
+
+    assert isinstance(wish, Wish)
+    home = Path(os.path.realpath(found.data_dir)) if found.data_dir else None
+    return RestoreOrder(
+        cluster=name,
+        destination=Path(os.path.realpath(into)),
+        wish=wish,
+        config=wiring.loaded.path.absolute(),
+        wal_program=wal_program(),
+        machine=machine_id(),
+        workers=wiring.config.backup.workers or os.cpu_count() or 1,
+        euid=os.geteuid(),
+        home=home,
+        delta=delta,
+        tablespaces=mapping,
+        resume_archiving=resume,
+    )
+
+
+def _with(order: RestoreOrder, *, owner: str, workers: int) -> RestoreOrder:
+    from dataclasses import replace
+
+    return replace(order, owner=owner, workers=workers or order.workers)
+
+
+def wal_program() -> Path:
+    """The drkit-wal that belongs to this installation. Raises Refused: without it recovery could fetch no WAL."""
+    beside = [Path(sys.argv[0]).absolute().parent, Path(sys.executable).absolute().parent]
+    for folder in beside:
+        if os.access(folder / "drkit-wal", os.X_OK):
+            return folder / "drkit-wal"
+    found = shutil.which("drkit-wal")
+    if found is None:
+        raise Refused("drkit-wal was not found", why="recovery fetches WAL with it", cure="is drkit installed whole?")
+    return Path(found).absolute()
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as people read it."""
+    course, summary, wish = plan.course, plan.manifest.summary, plan.order.wish
+    path = course.path
+    branches = [f"{one} until {end}" if (end := path.end_of(one)) is not None else str(one) for one in path.path]
+    latest = str(course.reach.end)
+    if course.last_commit is not None:
+        latest += f", last commit {format_time(course.last_commit)}"
+    size, fetch = format_size(summary.size_bytes), format_size(plan.fetch_bytes)
+    rows = [
+        ("backup", f"{summary.backup}, stopped {summary.stopped_at} at {summary.stop_lsn}"),
+        ("point", _point_text(plan)),
+        ("timeline", " > ".join(branches)),
+        ("WAL", f"{plan.first_wal} to {plan.last_wal}, at most {format_size(plan.wal_bytes)} of it"),
+        ("latest", f"{latest} is the latest reachable point"),
+        ("into", f"{plan.order.destination}, owned by {plan.owner.name} ({plan.owner.rule})"),
+        ("from", ", ".join(course.sources) + (f"; WAL from {', '.join(course.wal_sources)}" if wish.source else "")),
+        ("size", f"{size} in {summary.files} files, {fetch} to fetch"),
+        *(("space", f"{r.path}: {format_size(r.needed_bytes)} of {format_size(r.free_bytes)}") for r in plan.rooms),
+        *(("tablespace", f"{link.oid}: {link.original} to {link.location}") for link in plan.links),
+        ("estimate", _estimate_text(plan)),
+        ("archiving", "as it was configured" if plan.archiving else "archive_mode = off"),
+        *(("note", note) for note in plan.notes),
+    ]
+    width = max(len(label) for label, _ in rows)
+    return "".join(f"{label:<{width}}  {text}\n" for label, text in rows)
+
+
+def _point_text(plan: Plan) -> str:
+    from datetime import datetime
+
+    asked, target = plan.order.wish.target, plan.course.target
+    value = asked.value
+    text = asked.kind.value
+    if value is not None:
+        text += f" {format_time(value) if isinstance(value, datetime) else value}"
+        text += "" if asked.inclusive else ", exclusive"
+    if target.kind is not asked.kind:
+        text += f", which is {target.kind.value}"
+    return text + ("" if target.kind.value == "latest" else f", then {target.action.value}")
+
+
+def _estimate_text(plan: Plan) -> str:
+    if plan.fetch_s is None:
+        return "none: no restore was measured on this host yet"
+    text = f"about {format_duration(timedelta(seconds=plan.fetch_s))} for the files"
+    if plan.replay_s is None:
+        return text + "; the replay of WAL was not measured yet"
+    replay = format_duration(timedelta(seconds=plan.replay_s))
+    return text + f", at most {replay} for the replay, at the rates of earlier restores"
+
+
+def result_json(plan: Plan, result: RestoreResult, started: Started | None) -> dict[str, object]:
+    from drkit.jobs.restore_plan import plan_json
+
+    phases: list[dict[str, object]] = [{"name": n, "seconds": round(s, 3)} for n, s in result.phases]
+    answer: dict[str, object] = {
+        "backup": plan.manifest.summary.backup,
+        "into": str(plan.order.destination),
+        "target_reached": None if started is None else started.outcome.value != "read only",
+        "reached": started.reached if started else "",
+        "phases": phases,
+        "bytes": dict(result.fetched_bytes),
+        "written_bytes": result.written_bytes,
+        "kept_bytes": result.kept_bytes,
+        "seconds": round(result.seconds, 3),
+        "failures": [{"target": t, "object": o, "why": w} for t, o, w in result.failures],
+        "spared": list(result.spared),
+        "plan": plan_json(plan),
+    }
+    if started is not None:
+        phases += [{"name": n, "seconds": round(s, 3), "detail": d, "since": "start"} for n, s, d in started.phases]
+        answer["server"] = {
+            "outcome": started.outcome.value,
+            "port": started.port,
+            "socket": str(started.socket_folder),
+            "log": str(started.log),
+            "pid": started.pid,
+        }
+    return answer
+
+
+def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> str:
+    rate = format_rate(result.written_bytes / result.seconds) if result.seconds else ""
+    lines = [
+        f"restored {plan.manifest.summary.backup} into {plan.order.destination}",
+        f"  {result.files} files, {format_size(result.written_bytes)} written, {format_size(result.kept_bytes)} kept, "
+        f"in {result.seconds:.1f} s ({rate}); all synced before pg_control",
+    ]
+    lines += [f"  {name}: {format_size(size)} fetched" for name, size in result.fetched_bytes.items()]
+    lines += [f"  {target}: {why}; another target served it" for target, _, why in result.failures[:10]]
+    lines += [f"  {place} is a mount point and was left alone" for place in result.spared]
+    if started is None:
+        lines.append(f"start it as {plan.owner.name}: pg_ctl -D {plan.order.destination} start; it recovers by itself")
+    else:
+        lines += [f"  {seconds:8.2f} s  {name} {detail}".rstrip() for name, seconds, detail in started.phases]
+        lines.append(f"server {started.outcome.value}; psql -h {started.socket_folder} -p {started.port}")
+        if plan.order.destination != plan.order.home:
+            lines.append("  started fenced: loopback only, no archiving, no subscriptions, no preloaded libraries")
+    return "\n".join(lines) + "\n"
