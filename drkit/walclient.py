@@ -204,7 +204,7 @@ def _prefetch(name: str, options: dict[str, str]) -> None:
             return
         words = _command(["--config", _config_to_get(options), "wal", "get", "--prefetch", "--", name, "."])
         null = os.devnull
-        actions = [(os.POSIX_SPAWN_OPEN, fd, null, os.O_RDWR, 0) for fd in (0, 1, 2)]
+        actions = [(os.POSIX_SPAWN_OPEN, fd, null, os.O_RDWR, 0) for fd in (0, 1)]  # it tells of damage on stderr
         os.posix_spawn(sys.executable, words, os.environ, file_actions=actions, setsid=True)
     except (OSError, ValueError, NotImplementedError):
         return

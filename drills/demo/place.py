@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -24,6 +25,7 @@ from drkit.core.cancel import CancelToken
 from drkit.core.clock import Clock
 from drkit.core.errors import Failed, Refused
 
+MARK = "DRKIT_DEMO_FOLDER"
 _POLL_S = 0.02
 _GRACE_S = 8.0
 _SOCKET_ROOM = 60  # of the 107 bytes of a socket's path: the folder may use what is left
@@ -40,9 +42,13 @@ class Ran:
     seconds: float
 
     def fail(self, what: str, log: Path) -> Failed:
-        """The error that this command's end means, with its last words."""
+        """The error that this command's end means: the one that it told as JSON, else its last words."""
         words = [one.strip() for one in (self.stderr or self.stdout).splitlines() if one.strip()]
-        return Failed(what, where=str(log), why=f"exit {self.exit}: {' | '.join(words[-6:])}", cure=f"less {log}")
+        why = " | ".join(words[-6:])
+        if words and words[-1].startswith('{"schema": "drkit.error/'):
+            told = json.loads(words[-1])["error"]
+            why = f"{told['what']}: {told['why']}" if told["why"] else str(told["what"])
+        return Failed(what, where=str(log), why=f"exit {self.exit}: {why}", cure=f"less {log}")
 
 
 class Place:
@@ -91,7 +97,8 @@ class Place:
         """
         self.token.check()
         self._commands += 1
-        log = self.logs / f"{self._commands:02d}-{'-'.join([Path(args[0]).name, *args[1:2]])}.log"
+        name = "-".join([Path(args[0]).name, *(word for word in args[1:2] if not word.startswith("-"))])
+        log = self.logs / f"{self._commands:02d}-{name}.log"
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             begun = self.clock.monotonic()
             status = self._wait(self._spawn(args, env, out.fileno(), err.fileno()), begun + timeout_s)
@@ -101,7 +108,8 @@ class Place:
                 stream.seek(0)
                 said.append(stream.read().decode("utf-8", "replace"))
         ran = Ran(shlex.join(args), status, said[0], said[1], seconds)
-        log.write_text(f"$ {ran.line}\n{ran.stdout}\n--- stderr ---\n{ran.stderr}\n--- exit {status}, {seconds:.3f} s\n")
+        end = f"--- exit {status}, {seconds:.3f} s"
+        log.write_text(f"$ {ran.line}\n{ran.stdout}\n--- stderr ---\n{ran.stderr}\n{end}\n")
         self.token.check()
         return ran, log
 
@@ -138,26 +146,25 @@ class Place:
     # --- processes ---
 
     def processes(self) -> list[int]:
-        """Processes, other than this one, whose current folder is in the demo's: servers and all that they started.
+        """What the demo started and still runs: servers, commands, and all that those started.
 
-        A server's is its data folder, a command's the demo's; one that was deleted meanwhile still counts.
+        A server's processes wipe their environment for their title: they are known by name and current folder, which
+        still counts when it was deleted. All else carries MARK. Somebody's shell in the folder is neither.
         """
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            try:
-                folder = os.readlink(entry / "cwd").removesuffix(" (deleted)")
-            except OSError:
-                continue  # ended meanwhile, or not ours to see
-            if Path(folder).is_relative_to(self.root):
-                found.append(int(entry.name))
-        return found
+        mark = f"{MARK}={self.root}".encode()
+        running = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return [int(entry.name) for entry in running if self._ours(entry, mark)]
+
+    def _ours(self, entry: Path, mark: bytes) -> bool:
+        try:
+            if (entry / "comm").read_text().strip() == "postgres":
+                return (entry / "cwd").readlink().is_relative_to(self.root)
+            return mark in (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return False  # ended meanwhile, or not ours to see
 
     def end_all(self) -> None:
         """End what still runs here: politely, then not. Returns when it is gone."""
-        if os.path.realpath(os.getcwd()).startswith(str(self.root)):
-            os.chdir("/")
         for number, patience_s in ((signal.SIGINT, _GRACE_S), (signal.SIGQUIT, 2.0), (signal.SIGKILL, _GRACE_S)):
             left = self.processes()
             for pid in left:
@@ -180,7 +187,12 @@ class Place:
     # --- the end ---
 
     def remove(self, keep: Collection[str] = ()) -> None:
-        """Remove what is in the folder but for the names in `keep`, then the folder if it is empty."""
+        """Remove what is in the folder but for the names in `keep`, then the folder if it is empty.
+
+        The logs of restored servers, which lie beside their data folders, are put to the others first.
+        """
+        for log in self.root.glob("*.log"):
+            log.replace(self.logs / log.name)
         for path in self.root.iterdir():
             if path.name in keep:
                 continue

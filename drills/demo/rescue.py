@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,10 @@ from drills.journal import read_ledger
 from drills.ledger import Moment, Verdict, judge
 from drkit.core.errors import Failed
 from drkit.core.units import format_duration, format_size
+from drkit.engines.postgres.instance import Shutdown
 from drkit.engines.postgres.session import Session
+
+_POLL_S = 0.02
 
 
 class Rescuer:
@@ -31,7 +35,7 @@ class Rescuer:
         """
         clock = self._place.clock
         into = self._place.root / name
-        answer = self._drkit("restoring", "restore", *words, "--into", str(into), "--start", accept=(0, PROMISE))
+        answer = self._drkit("restoring", "restore", *words, "--into", name, "--start", accept=(0, PROMISE))
         conninfo = conninfo_of(*_socket_of(into))
         with self._teller.busy("asking for every row"), Session.open(conninfo, "drkit demo") as session:
             ready_s = None
@@ -40,12 +44,21 @@ class Rescuer:
                 ready_s = clock.monotonic() - disaster.begun_s
             verdict = judge(read_ledger(self._journals), read_rows(session), until)
             orders = orders_state(session)
+        self._stop(into)
         return RestoreFigures(answer.typed, answer.value, answer.seconds, verdict, orders, ready_s)
+
+    def _stop(self, data: Path) -> None:
+        """The restored server was started by `drkit restore` and is nobody's child: its pid file leads to it."""
+        pid = int((data / "postmaster.pid").read_text().split(maxsplit=1)[0])
+        os.kill(pid, Shutdown.FAST.value)
+        while pid in self._place.processes():
+            self._place.token.check()
+            self._place.clock.sleep(_POLL_S)
 
     def tell_before(self, found: RestoreFigures, culprit: Culprit) -> None:
         say = self._teller.said
         if found.ready_s is not None:
-            say(f"Writes were accepted again {found.ready_s:.1f} s after the crash{_phases(found.answer)}.")
+            say(f"Writes were accepted again {found.ready_s:.1f} s after the crash{_phases(found)}.")
         if found.orders == culprit.before:
             say(f"orders: all {culprit.before.rows:,} rows, with the digest they had before the drop.")
         else:
@@ -90,7 +103,7 @@ def summary(report: Report, keep: Path | None) -> list[tuple[str, str]]:
         rows.append((store.name, f"{held} ({store.wal_files} files), {store.url}"))
     rows += _copies(report)
     rows.append(("time", format_duration(timedelta(seconds=report.seconds))))
-    rows.append(("folder", f"kept: {keep}" if keep else f"{report.folder} is removed"))
+    rows.append(("folder", f"kept: {keep}; look around with drkit --config {keep}/drkit.toml list" if keep else f"{report.folder} is removed"))
     return rows
 
 
@@ -115,9 +128,16 @@ def _soundness(verdict: Verdict) -> str:
     return f"WRONG: {holes} holes, {disorder} out of order, {invented} invented, {changed} changed, {beyond} too late."
 
 
-def _phases(answer: dict[str, object]) -> str:
-    """': files 2.1 s, ...' from the answer's phases; "" where they are not as expected."""
-    return ""
+def _phases(found: RestoreFigures) -> str:
+    """': 2.1 s to ..., ...' from the answer's phases; "" where they are not as expected."""
+    files, phases = found.answer.get("seconds"), found.answer.get("phases")
+    if not isinstance(files, float) or not isinstance(phases, list):
+        return ""
+    ready = [one["seconds"] for one in phases if isinstance(one, dict) and one.get("name") == "ready"]
+    if not ready:
+        return ""
+    plan_s = max(0.0, found.seconds - files - ready[0])
+    return f": {plan_s:.1f} s to find the point, {files:.1f} s for the files, {ready[0]:.1f} s to replay WAL and open"
 
 
 def _socket_of(data: Path) -> tuple[Path, int]:

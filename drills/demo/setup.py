@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drills.demo.place import MARK
 from drkit.core.errors import Refused
 
 CLUSTER = "shop"
@@ -68,7 +69,7 @@ def targets_of(root: Path, bucket: Bucket | None) -> tuple[Target, ...]:
     return tuple(found)
 
 
-def configuration(root: Path, targets: tuple[Target, ...], bucket: Bucket | None, port: int) -> str:
+def configuration(root: Path, targets: tuple[Target, ...], bucket: Bucket | None) -> str:
     """The drkit.toml of the demo; it reads as one that a user would write."""
     lines = [
         f"[cluster.{CLUSTER}]",
@@ -76,7 +77,6 @@ def configuration(root: Path, targets: tuple[Target, ...], bucket: Bucket | None
         f'data_dir   = "{root / "data"}"',
         f'site       = "{SITE}"',
         f'staging    = "{root}"',
-        f"staging_port = {port}",
         "",
         f"[cluster.{CLUSTER}.objectives]",
         f'rpo = "{RPO_S}s"',
@@ -115,7 +115,7 @@ def environment(root: Path, programs: Path, given: Mapping[str, str]) -> dict[st
     """The environment of all that the demo runs: nothing of the caller's drkit or libpq settings gets in."""
     kept = {name: given[name] for name in _KEEP if name in given}
     path = f"{programs}{os.pathsep}{given.get('PATH', os.defpath)}"
-    return {**kept, "PATH": path, "HOME": str(root), "NO_COLOR": "1"}
+    return {**kept, "PATH": path, "HOME": str(root), "NO_COLOR": "1", MARK: str(root)}
 
 
 def server_settings() -> dict[str, str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +47,11 @@ class Order:
     rows: int = 1_000_000
 
 
-def demo(order: Order, teller: Teller, clock: Clock, token: CancelToken, leaving: Callable[[], None]) -> Report:
+def demo(order: Order, teller: Teller, clock: Clock, token: CancelToken) -> Report:
     """Run it all, and leave nothing behind but what `keep` asks for, or the logs where a step failed.
 
-    leaving: called before the end is cleaned up, which must not be interrupted. Raises Refused before anything was
-    made, Failed naming step and log, Cancelled.
+    Cancelling ends it early, with nothing left behind either. Raises Refused and Missing before anything was made,
+    Failed naming step and logs, Cancelled.
     """
     who = account()
     postgres = find_programs(order.major)
@@ -70,7 +69,6 @@ def demo(order: Order, teller: Teller, clock: Clock, token: CancelToken, leaving
     except (DrkitError, StorageError, OSError) as error:
         raise story.failed(error) from error
     finally:
-        leaving()
         story.end(keep_logs=failed)
 
 
@@ -127,7 +125,7 @@ class _Story:
 
     def _server(self) -> None:
         with self.teller.busy(f"making a server with {self.order.rows:,} orders"):
-            self.place.write("drkit.toml", self._toml())
+            self.place.write("drkit.toml", configuration(self.place.root, self.targets, self.bucket))
             if self.bucket is not None:
                 self.place.write("s3.access", self.bucket.access_key)
                 self.place.write("s3.secret", self.bucket.secret_key)
@@ -148,8 +146,7 @@ class _Story:
         answer = self.drkit("looking for what would stop a backup", "check")
         findings = answer.value.get("findings")
         self.report.checks = [one for one in findings if isinstance(one, dict)] if isinstance(findings, list) else []
-        warned = [str(one.get("text")) for one in self.report.checks if one.get("level") == "warn"]
-        self.teller.said(f"{len(self.report.checks)} things looked at, none in the way." + _noted(warned))
+        self.teller.said(f"{len(self.report.checks)} things looked at, none in the way.{_noted(self.report.checks)}")
 
     def _backups(self, load: Load) -> None:
         self._begin(3, "Backups, while they write")
@@ -212,7 +209,7 @@ class _Story:
         return culprit, lost_at
 
     def _recover(self, load: Load, culprit: Culprit, lost_at: Moment) -> None:
-        self._begin(5, "Back to the moment before the drop, from the far target alone")
+        self._begin(5, f"Back to the moment before the drop, from {self.targets[-1].name} alone")
         rescuer = rescue.Rescuer(self.place, self.drkit, self.teller, load.journals)
         words = ("--to-xid", culprit.xid, "--exclusive", "--action", "promote", "--from", self.targets[-1].name)
         self.report.before = rescuer.restore("rescue", words, culprit.moment, disaster=lost_at)
@@ -230,12 +227,6 @@ class _Story:
         self.teller.rows(rescue.summary(report, self.order.keep))
 
     # --- the edges ---
-
-    def _toml(self) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        return configuration(self.place.root, self.targets, self.bucket, port)
 
     def failed(self, error: DrkitError | StorageError | OSError) -> Failed:
         """The error that a step's failure is told as."""
@@ -255,5 +246,11 @@ class _Story:
         self.place.remove(keep=("logs",) if keep_logs else ())
 
 
-def _noted(notes: list[str]) -> str:
+def _noted(findings: list[dict[str, object]]) -> str:
+    """' It notes: ...' of the warnings, those of one text together."""
+    about: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.get("level") == "warn":
+            about.setdefault(str(finding.get("text")), []).append(str(finding.get("about")))
+    notes = [f"{', '.join(names)}: {text}" for text, names in about.items()]
     return f" It notes: {'; '.join(notes)}." if notes else ""

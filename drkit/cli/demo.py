@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,8 +49,8 @@ def run(
     token = CancelToken(clock=clock)
     order = Order(_programs(), _verbs(), os.environ, keep, major, rows)
     teller = _Screen(context)
-    with signals_cancel(token):
-        report = demo(order, teller, clock, token, _deaf)
+    with signals_cancel(token), _first_signal_only():
+        report = demo(order, teller, clock, token)
     if context.json:
         answer_json(SCHEMA, report.as_json())
     else:
@@ -73,10 +74,27 @@ def _verbs() -> frozenset[str]:
     return frozenset(name for name, verb in plain if find_spec(f"drkit.cli.{verb.module}") is not None)
 
 
-def _deaf() -> None:
-    """Cleaning up is short and must not be cut off by a second Ctrl-C."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def _first_signal_only() -> Iterator[None]:
+    """Cleaning up is short, and a second Ctrl-C would leave servers behind: only the first one counts."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    inner = {number: signal.getsignal(number) for number in numbers}
+    seen = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        handler = inner[signal.Signals(number)]
+        if not seen and callable(handler):
+            seen = True
+            handler(number, frame)
+
+    for number in numbers:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in inner.items():
+            signal.signal(number, handler)
 
 
 class _Screen:

@@ -72,7 +72,8 @@ def run(
     if into == Path():
         raise UsageError("--into DIR is needed", cure="name the data folder to make: drkit restore --into /restore/db")
     target = point(to, to_lsn, to_xid, to_name, exclusive=exclusive, action=action)
-    wish = Wish(target, backup, timeline, source, frozenset(without or ()), not no_scan)
+    typed = next((text for text in (to, to_lsn, to_xid, to_name) if text is not None), "latest")
+    wish = Wish(target, backup, timeline, source, frozenset(without or ()), not no_scan, typed)
     mapping = tuple(_pair(text) for text in tablespace or ())
     with open_wiring(context) as wiring:
         name, found = wiring.cluster(cluster)
@@ -230,7 +231,7 @@ def _point_text(plan: Plan) -> str:
     value = asked.value
     text = asked.kind.value
     if value is not None:
-        text += f" {format_time(value) if isinstance(value, datetime) else value}"
+        text += f" {plan.order.wish.text} = {format_time(value)}" if isinstance(value, datetime) else f" {value}"
         text += "" if asked.inclusive else ", exclusive"
     if target.kind is not asked.kind:
         text += f", which is {target.kind.value}"

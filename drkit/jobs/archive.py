@@ -19,7 +19,7 @@ from storage_backends.errors import StorageError
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Segments of a path on one target, by number, under the name that recovery asks for first; partials beside them."""
+    """Segments of a path on one target, by number, under the name that recovery asks for first; partials apart."""
 
     segments: Spans
     partials: tuple[int, ...] = ()

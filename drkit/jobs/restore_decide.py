@@ -13,7 +13,7 @@ from drkit.core.errors import Missing, Refused, UsageError
 from drkit.core.units import format_time
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.records import RestorePoint, Transaction
-from drkit.engines.postgres.recovery import RecoveryTarget, TargetKind
+from drkit.engines.postgres.recovery import RecoveryTarget, TargetAction, TargetKind
 from drkit.engines.postgres.timeline import Timeline
 from drkit.jobs.restore_points import Course, Facts, Look, Reach, Wish, stop_of
 from drkit.jobs.spans import Spans
@@ -121,6 +121,8 @@ class _Decision:
     ) -> Course:
         archived, last = reach.archived, reach.last
         sources = [name for name in self._sources if name in backup.good_on]
+        if target.kind is TargetKind.LATEST and target.action is not TargetAction.PROMOTE:
+            self._notes.append(f"recovery to the end of WAL always promotes: --action {target.action.value} has no say")
         partials = {n for held in archived.held.values() for n in held.partials if n == last + 1}
         for number in sorted(partials):
             name = path.candidates(number, self._facts.segment_bytes)[-1].text

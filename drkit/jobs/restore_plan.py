@@ -300,7 +300,11 @@ def plan_json(plan: Plan) -> Mapping[str, object]:
             "action": course.target.action.value,
             "timeline": course.path.id,
         },
-        "asked": {"kind": plan.order.wish.target.kind.value, "value": plan.order.wish.target.value},
+        "asked": {
+            "kind": plan.order.wish.target.kind.value,
+            "value": plan.order.wish.target.value,
+            "text": plan.order.wish.text,
+        },
         "timeline_path": [
             {"timeline": one, "until": None if end is None else str(end)}
             for one, end in ((one, course.path.end_of(one)) for one in course.path.path)

@@ -19,7 +19,8 @@ from drkit.repository.catalogue import Backup
 class Wish:
     """What was asked for. target: its `timeline` is not used; timeline: 'latest', 'current', a number, "": the default.
 
-    source: read from this target only · without: targets given up · scan: whether WAL may be read to find the point.
+    source: read from this target only · without: targets given up · scan: whether WAL may be read to find the point
+    text: the point as it was typed, to be echoed beside what was understood.
     """
 
     target: RecoveryTarget
@@ -28,6 +29,7 @@ class Wish:
     source: str = ""
     without: frozenset[str] = frozenset()
     scan: bool = True
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

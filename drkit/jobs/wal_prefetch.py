@@ -22,7 +22,7 @@ from drkit.jobs.recovery_file import RECOVERY_FILE, RecoveryFile
 from drkit.jobs.wal_get import Wanted, verified
 from drkit.repository.repository import Repository
 from storage_backends import durable
-from storage_backends.errors import NotFound, StorageError
+from storage_backends.errors import Damaged, NotFound, StorageError
 
 FOLDER = "drkit-prefetch"
 SIGNALS = ("recovery.signal", "standby.signal")
@@ -148,7 +148,10 @@ def _fetch(repository: Repository, recovery: RecoveryFile | None, wanted: Wanted
             durable.write_new(into / wanted.name.text, verified(repository.ring, target, wanted))
         except NotFound:
             continue
-        except (StorageError, Damage, KeyMissing, Conflict) as error:
+        except (Damaged, Damage, Conflict) as error:
+            log.error("wal damaged", file=wanted.name.text, target=target.name, why=str(error))
+            continue
+        except (StorageError, KeyMissing) as error:
             log.warn("wal not prefetched", file=wanted.name.text, target=target.name, why=str(error))
             continue
         return True

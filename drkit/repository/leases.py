@@ -66,19 +66,26 @@ class Lease:
             self.renew()
 
     def renew(self) -> None:
-        """Create the next epoch, then delete the one before. Raises Conflict when someone holds a higher one."""
+        """Create the next epoch, then delete the one before the last: no listing, in whatever order, misses both.
+
+        Raises Conflict when someone holds a higher one.
+        """
         self._lapsed = not self.live
-        before = self._epoch
-        self._write(before + 1)
+        self._write(self._epoch + 1)
         prefix = f"{self._layout.folder('leases')}{self._id}-"
         newest = max((info.key for info in self._target.backend.list(prefix)), default="")
         if newest > self._layout.lease(self._id, self._epoch):
             raise Conflict("another holder renewed this lease", where=self._target.where, why=newest)
-        self._target.backend.delete(self._layout.lease(self._id, before))
+        self._delete(self._epoch - 2)
 
     def release(self) -> None:
         """Delete the lease; idempotent."""
-        self._target.backend.delete(self._layout.lease(self._id, self._epoch))
+        self._delete(self._epoch - 1)
+        self._delete(self._epoch)
+
+    def _delete(self, epoch: int) -> None:
+        if epoch >= 1:
+            self._target.backend.delete(self._layout.lease(self._id, epoch))
 
     def _write(self, epoch: int) -> None:
         key = self._layout.lease(self._id, epoch)

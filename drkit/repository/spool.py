@@ -112,7 +112,8 @@ class Spool:
     def block(self, debt: Debt, why: str) -> None:
         """Mark it as one that only a repair of the target can settle."""
         text = json.dumps(asdict(replace(debt, blocked=True, why=why)), sort_keys=True)
-        durable.replace(self._debts / debt.target / debt.ident, text.encode())
+        with self._locked("lock"):
+            durable.replace(self._debts / debt.target / debt.ident, text.encode())
 
     def settle(self, debt: Debt) -> None:
         """It is paid, or nothing is owed any more. The bytes go with the last debt of the object."""
@@ -122,10 +123,13 @@ class Spool:
             self._drop_if_unowed(debt.ident)
 
     def sweep(self) -> None:
-        """Remove sealed bytes that no debt names: an `owe` or a `settle` died half way."""
+        """Remove what an `owe` or `settle` left that died half way: files never finished, bytes that no debt names."""
         if not self._sealed.exists():
             return
-        with self._locked("lock"):
+        with self._locked("lock"):  # under which alone they are written: what is unfinished now, nobody finishes
+            for folder in (self._sealed, *(self._debts / target for target in _names(self._debts))):
+                for left in folder.glob(f".*{durable.TEMPORARY_SUFFIX}"):
+                    left.unlink(missing_ok=True)
             for ident in _names(self._sealed):
                 self._drop_if_unowed(ident)
 

@@ -1,0 +1,367 @@
+"""What the policy's judgement rests on, gathered from targets, server and data folder (judged in `policy_judge`).
+
+An unreachable target or server is a fact among others. What was not measured is None: never taken for good.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from drkit.core.errors import DrkitError, Unreachable
+from drkit.engines.postgres.control import CONTROL_PATH, read_control
+from drkit.engines.postgres.lsn import Lsn
+from drkit.engines.postgres.records import RecordKind, Transaction, find
+from drkit.engines.postgres.session import Session
+from drkit.engines.postgres.stream import WalStream
+from drkit.engines.postgres.wal import LONG_HEADER_BYTES, SegmentError, check_segment
+from drkit.jobs.means import Means
+from drkit.jobs.rates import Rates
+from drkit.jobs.windows import Window as WalWindow
+from drkit.jobs.windows import read_windows
+from drkit.repository.catalogue import Backup, Catalogue, read_catalogue, systems
+from drkit.repository.layout import KEYS
+from drkit.repository.target import Target
+from policies.acks import Wanted, rule_for
+from policies.copies import Situation
+from policies.facts import ClusterFacts, Evidence, Grade, TargetFacts, Terms, Window
+from policies.objectives import Facts, Promises
+from policies.rule import Rule
+from storage_backends.errors import StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A target as configured. credential: who may delete there, by name; "" where unknown."""
+
+    name: str
+    site: str
+    medium: str
+    credential: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOrder:
+    """What was promised for one cluster. rates: of earlier restores, for the forecast of the rto."""
+
+    cluster: str
+    site: str
+    connection: str
+    data_dir: Path | None
+    targets: tuple[Declared, ...]
+    rule: Rule
+    wal_ack: Wanted
+    promises: Promises
+    terms: Terms
+    rates: Rates
+
+
+# --- the server ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The primary as seen from here. reachable None: what answered says nothing of a primary; why: then, or if False.
+
+    position: the end of its WAL when it was asked · folder: its data folder, None where that is not on this host
+    devices: of data folder, pg_wal and tablespaces
+    """
+
+    reachable: bool | None
+    why: str = ""
+    system_identifier: int | None = None
+    timeline: int | None = None
+    position: Lsn | None = None
+    archive_timeout: timedelta | None = None
+    folder: Path | None = None
+    devices: frozenset[str] = frozenset()
+
+
+def ask_server(order: PolicyOrder, sleep: Callable[[float], None]) -> Server:
+    """Never raises for what a server or a folder may be like: that is the answer."""
+    found = _ask(order.connection)
+    folder = order.data_dir or found.folder
+    if folder is None or not (folder / CONTROL_PATH).exists():
+        return replace(found, folder=None)
+    try:
+        _, control = read_control(folder, sleep)
+    except (DrkitError, OSError):
+        return replace(found, folder=None)
+    if found.system_identifier is None:
+        found = replace(found, system_identifier=control.system_identifier)
+    if found.system_identifier != control.system_identifier:
+        return replace(found, folder=None)
+    return replace(found, folder=folder, devices=_devices(folder))
+
+
+def _ask(connection: str) -> Server:
+    try:
+        with Session.open(connection, "drkit policy") as session:
+            facts = session.facts()
+            position = session.position()
+            rows = session.rows("select setting::int from pg_settings where name = 'archive_timeout'")
+    except Unreachable as error:
+        return Server(False, str(error))
+    except DrkitError as error:
+        return Server(None, str(error))
+    timeout = timedelta(seconds=rows[0][0]) if rows else None
+    standby = facts.in_recovery
+    return Server(
+        None if standby else True,
+        "the connection leads to a standby, which replays every DROP" if standby else "",
+        facts.system_identifier,
+        None if standby else facts.timeline,
+        None if standby else position,
+        timeout,
+        facts.data_directory,
+    )
+
+
+def _devices(folder: Path) -> frozenset[str]:
+    """Device numbers as the backend of folders names them in its traits."""
+    found: set[str] = set()
+    for place in (folder, folder / "pg_wal", *(folder / "pg_tblspc").glob("*")):
+        try:
+            found.add(str(place.stat().st_dev))
+        except OSError:
+            continue  # a tablespace that is gone keeps the server down, and that is told as such
+    return frozenset(found)
+
+
+def oldest_unarchived(folder: Path, window: WalWindow, segment_bytes: int) -> datetime | None:
+    """The time of the first transaction in pg_wal that ends behind a window; None: there is none.
+
+    Raises OSError or DrkitError where that WAL cannot be read. Memory: two segments.
+    """
+    stream, number = WalStream(), window.end.segment(segment_bytes)
+    for at in range(max(0, number - 1), sys.maxsize):
+        name = window.path.segment(at, segment_bytes)
+        try:
+            data = (folder / "pg_wal" / name.text).read_bytes()
+        except FileNotFoundError:
+            if at == number:
+                raise
+            if at < number:
+                continue  # archived and recycled; only a record that reaches into the next one would be missed
+            return None
+        try:
+            check_segment(data, name, len(data), None)
+        except SegmentError:
+            return None  # made ahead, or still with the content of its earlier life: nothing was written here
+        batch = stream.feed(name, data)
+        for one in find(batch, frozenset({RecordKind.TRANSACTION})) if batch is not None else ():
+            if isinstance(one, Transaction) and one.end > window.end:
+                return one.time
+        if stream.end is not None:
+            return None
+    return None
+
+
+# --- the targets --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the targets hold of one system. catalogue None: no target holds anything of it.
+
+    unreadable: target -> why it could not be asked · devices: by target, as observed · keys: the newest epoch's slots
+    """
+
+    catalogue: Catalogue | None
+    windows: Sequence[WalWindow] = ()
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def backups(self) -> Sequence[Backup]:
+        return self.catalogue.backups if self.catalogue else ()
+
+    def newest(self, target: str | None = None) -> Backup | None:
+        """The newest good backup, on one target or on any."""
+        good = (b for b in reversed(self.backups) if (b.good_on if target is None else target in b.good_on))
+        return next(good, None)
+
+
+def nothing_answers(order: PolicyOrder, why: str) -> Stored:
+    return Stored(None, unreadable={declared.name: why for declared in order.targets})
+
+
+def read_stored(order: PolicyOrder, means: Means, system_identifier: int | None) -> Stored:
+    """List the targets; one that fails is in `unreadable`.
+
+    system_identifier None: that of the newest backup under the cluster's name.
+    """
+    repository = means.repository
+    unreadable = {name: str(error) for name, error in repository.absent.items()}
+    devices = {target.name: target.backend.traits.device for target in repository.targets}
+    try:
+        catalogue = _catalogue(order, means, system_identifier)
+    except StorageError as error:
+        return Stored(None, (), unreadable | {t.name: str(error) for t in repository.targets}, devices)
+    keys: dict[str, frozenset[str]] = {}
+    for target in repository.targets:
+        try:
+            keys[target.name] = _slots(target)
+        except StorageError as error:
+            unreadable[target.name] = str(error)
+    if catalogue is None:
+        return Stored(None, (), unreadable, devices, keys)
+    found = read_windows(catalogue, means)
+    return Stored(catalogue, found.windows, unreadable | found.unreadable, devices, keys)
+
+
+def _catalogue(order: PolicyOrder, means: Means, system_identifier: int | None) -> Catalogue | None:
+    known = systems(means.repository)
+    if system_identifier is not None:
+        return read_catalogue(means.repository, system_identifier) if known else None
+    found = [read_catalogue(means.repository, one) for one in sorted(known)]
+    stops = {
+        number: max((b.summary.stopped for b in one.backups if b.summary.cluster == order.cluster), default=None)
+        for number, one in enumerate(found)
+    }
+    mine = [(stop, number) for number, stop in stops.items() if stop is not None]
+    return found[max(mine)[1]] if mine else None
+
+
+def _slots(target: Target) -> frozenset[str]:
+    """Names of the newest epoch's key slots (`keys/<epoch>/<slot>`)."""
+    found: dict[str, set[str]] = {}
+    for info in target.backend.list(KEYS):
+        _, epoch, name = info.key.split("/")
+        if name != "epoch":
+            found.setdefault(epoch, set()).add(name)
+    return frozenset(found[max(found)]) if found else frozenset()
+
+
+# --- facts --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFacts:
+    """All of it, at one instant. scan_why: why the primary's page scan is not clean."""
+
+    situation: Situation
+    objectives: Facts
+    stored: Stored
+    server: Server
+    scan_why: str
+
+
+def gather(order: PolicyOrder, server: Server, stored: Stored, now: datetime) -> PolicyFacts:
+    """now: taken after everything was read, or evidence would be from the future."""
+    clean, scan_why = scan_of(stored.backups)
+    cluster = ClusterFacts(order.cluster, order.site, server.reachable, clean, server.devices)
+    targets = tuple(target_facts(declared, stored, now) for declared in order.targets)
+    newest = stored.newest()
+    objectives = Facts(
+        exposure=exposure(order, server, stored, now),
+        archive_timeout=server.archive_timeout,
+        streaming=False,
+        rto_forecast=forecast(newest, stored.windows, order.rates),
+        backup_at=newest.summary.stopped if newest else None,
+        verified_at=None,
+        drilled_at=None,
+    )
+    return PolicyFacts(Situation(order.rule, order.terms, cluster, targets, now), objectives, stored, server, scan_why)
+
+
+def target_facts(declared: Declared, stored: Stored, now: datetime) -> TargetFacts:
+    """Evidence is the listing made just now: every object of the closure is there, with its size."""
+    name = declared.name
+    windows: tuple[Window, ...] | None = None
+    if name not in stored.unreadable:
+        mine = [window for window in stored.windows if window.target == name]
+        stops = {backup.summary.backup: backup.summary.stopped for backup in stored.backups}
+        windows = tuple(span for one in mine for span in spans(one, stops, Evidence(Grade.LISTED, now)))
+    return TargetFacts(
+        name,
+        declared.site,
+        declared.medium,
+        stored.devices.get(name),
+        windows,
+        credential=declared.credential,
+        keys=stored.keys.get(name, frozenset()),
+    )
+
+
+def spans(window: WalWindow, stops: Mapping[str, datetime], evidence: Evidence) -> list[Window]:
+    """A window cut at its gaps. stops: when each backup stopped.
+
+    Where the last commit before an end is not known, the span ends with the last backup before it: less, not more.
+    """
+    cuts = [gap.bridge for gap in window.gaps if gap.bridge is not None]
+    parts: list[list[datetime]] = [[]]
+    for backup in window.backups:
+        if backup in cuts:
+            parts.append([])
+        parts[-1].append(stops[backup])
+    found = [Window(min(part), max(part), evidence) for part in parts if part]
+    if found and window.end_at is not None and window.end_at > found[-1].end:
+        found[-1] = replace(found[-1], end=window.end_at)
+    return found
+
+
+def scan_of(backups: Sequence[Backup]) -> tuple[bool | None, str]:
+    """Whether the last page scan, which the newest backup made, was clean; and why not.
+
+    A backup does not read again what did not change: damage that an ancestor met may still be there.
+    """
+    if not backups:
+        return None, "no backup has read its pages yet"
+    newest, known = backups[-1], {b.summary.backup: b for b in backups}
+    if newest.summary.page_errors:
+        return False, f"backup {newest.summary.backup} met {newest.summary.page_errors} damaged pages"
+    if not newest.head.checksums:
+        return None, "it has no page checksums"
+    ancestor = known.get(newest.summary.parent or "")
+    while ancestor is not None:
+        if ancestor.summary.page_errors:
+            return None, f"backup {ancestor.summary.backup} met damage; `drkit backup --rehash` reads all pages again"
+        ancestor = known.get(ancestor.summary.parent or "")
+    return True, ""
+
+
+def exposure(order: PolicyOrder, server: Server, stored: Stored, now: datetime) -> timedelta | None:
+    """How much would be lost with the server: the age of the oldest commit that is not durable by the rule of acks.
+
+    Where neither the server's position nor pg_wal tells, the age of the newest one that is; None where none is known.
+    """
+    window = acknowledged(order, server, stored)
+    if window is None:
+        return None
+    position = server.position if server.timeline == window.timeline else None
+    if position is not None and position.value <= window.end.value + LONG_HEADER_BYTES:
+        return timedelta(0)
+    if server.folder is not None:
+        try:
+            oldest = oldest_unarchived(server.folder, window, stored.backups[-1].summary.segment_bytes)
+            return timedelta(0) if oldest is None else now - oldest
+        except (DrkitError, OSError):
+            pass  # then by what the archive alone tells
+    return None if window.end_at is None else now - window.end_at
+
+
+def acknowledged(order: PolicyOrder, server: Server, stored: Stored) -> WalWindow | None:
+    """The window that ends where WAL is durable on as many targets as `wal_ack` wants."""
+    devices = {declared.name: stored.devices.get(declared.name) for declared in order.targets}
+    rule = rule_for(order.wal_ack, devices, server.devices)
+    have: set[str] = set()
+    for window in sorted(stored.windows, key=lambda one: (one.timeline, one.end), reverse=True):
+        have.add(window.target)
+        if rule.met(have):
+            return window
+    return None
+
+
+def forecast(newest: Backup | None, windows: Sequence[WalWindow], rates: Rates) -> timedelta | None:
+    """Fetch the newest backup and replay all WAL behind it, at the rates of earlier restores on this host."""
+    if newest is None or not rates.fetch or not rates.replay:
+        return None
+    start = Lsn.parse(newest.summary.start_lsn)
+    ends = [window.end for window in windows if newest.summary.backup in window.backups]
+    wal_bytes = max((end.value - start.value for end in ends), default=0)
+    return timedelta(seconds=newest.summary.size_bytes / rates.fetch + max(0, wal_bytes) / rates.replay)

@@ -1,0 +1,93 @@
+"""Facts to a judgement: the rule of copies, the promises of time, and what would make recovery impossible. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from drkit.jobs.policy_facts import PolicyFacts
+from policies.copies import Report, holds, judge_all
+from policies.decision import Breach, Decision, State, worst
+from policies.facts import TargetFacts
+from policies.losses import Loss, smallest_losses
+from policies.objectives import Promises, breaches
+from policies.rule import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One place where the data is. counts None: not known. newest: the newest instant that it can restore."""
+
+    name: str
+    kind: str
+    site: str
+    medium: str
+    device: str | None
+    counts: bool | None
+    why: str
+    newest: datetime | None
+    backup: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """decisions: one for each figure of the rule. report: of `measured`, the figures that can be measured."""
+
+    state: State
+    measured: Rule
+    report: Report
+    decisions: tuple[Decision, ...]
+    copies: tuple[Copy, ...]
+    breaches: tuple[Breach, ...]
+    losses: tuple[frozenset[Loss], ...]
+
+
+def judge(facts: PolicyFacts, promises: Promises) -> Judgement:
+    """Pure. Immutability, findings and drills are not measured yet: those figures are UNKNOWN, never kept."""
+    whole = facts.situation.rule
+    measured = Rule(whole.copies, whole.media, whole.offsite)
+    situation = replace(facts.situation, rule=measured)
+    report = judge_all(situation)
+    decisions = report.now.decisions if report.now else ()
+    if whole.immutable:
+        why = "whether anything is locked against deletion is not measured by this version"
+        decisions += (Decision("immutable", State.UNKNOWN, whole.immutable, 0, (why,)),)
+    if whole.zero_errors:
+        why = "no verification and no drill has left evidence: this version runs neither"
+        decisions += (Decision("errors", State.UNKNOWN, 0, 0, (why,)),)
+    broken = breaches(promises, facts.objectives, situation.now)
+    promised = State.BROKEN if broken else State.KEPT
+    state = worst((report.state, promised, *(decision.state for decision in decisions)))
+    instant = report.now.instant if report.now else None
+    losses = smallest_losses(situation, instant) if instant else (frozenset(),)
+    return Judgement(state, measured, report, decisions, _copies(facts, instant), broken, losses)
+
+
+def _copies(facts: PolicyFacts, instant: datetime | None) -> tuple[Copy, ...]:
+    cluster, server = facts.situation.cluster, facts.server
+    counts, why = cluster.reachable, server.why
+    if cluster.reachable:
+        counts, why = cluster.scan_clean, facts.scan_why
+    devices = ", ".join(sorted(cluster.devices)) or None
+    primary = Copy(cluster.name, "primary", cluster.site, "live", devices, counts, why, None, None)
+    return (primary, *(_copy(facts, target, instant) for target in facts.situation.targets))
+
+
+def _copy(facts: PolicyFacts, target: TargetFacts, instant: datetime | None) -> Copy:
+    """instant None: no target is known to hold anything."""
+    situation, stored = facts.situation, facts.stored
+    held, reason = holds(target, instant or situation.now, situation.terms, situation.now)
+    if instant is None and held is False:
+        reason = "no good backup with its WAL is there"
+    backup = stored.newest(target.name)
+    return Copy(
+        target.name,
+        "target",
+        target.site,
+        target.medium,
+        target.device,
+        held,
+        stored.unreadable.get(target.name, reason),
+        max((window.end for window in target.windows or ()), default=None),
+        backup.summary.backup if backup else None,
+    )
