@@ -25,7 +25,7 @@ def run(
     wal_timeout: Annotated[str, typer.Option("--wal-timeout", help="how long the last WAL may take")] = "10m",
 ) -> int:
     """Take a base backup: the first stores everything, later ones what changed."""
-    from drkit.cli.exits import DONE, PROMISE
+    from drkit.cli.exits import DAMAGE, DONE, PROMISE
     from drkit.jobs.backup import BackupOrder, backup, machine_id
 
     context = of(ctx)
@@ -77,4 +77,6 @@ def run(
                 sys.stdout.write(f"  {target}: {standing.state} - {standing.why}\n")
             for path, block in result.damaged[:20]:
                 sys.stdout.write(f"  DAMAGED PAGE in {path}, block {block}: the server's own data is corrupt\n")
-        return PROMISE if short or result.damaged else DONE
+        if result.damaged:
+            return DAMAGE
+        return PROMISE if short else DONE

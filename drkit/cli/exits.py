@@ -16,6 +16,7 @@ from storage_backends import errors as storage
 DONE = 0
 FAILED = 1
 USAGE = 2
+DAMAGE = 9
 PROMISE = 10
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -29,7 +30,7 @@ TABLE: dict[type[BaseException], tuple[str, int]] = {
     errors.Conflict: ("conflict", 6),
     errors.Unreachable: ("unreachable", 7),
     errors.KeyMissing: ("key", 8),
-    errors.Damage: ("damage", 9),
+    errors.Damage: ("damage", DAMAGE),
     errors.PromiseBroken: ("promise", PROMISE),
     errors.Cancelled: ("cancelled", FAILED),
     errors.Failed: ("failed", FAILED),
@@ -39,7 +40,7 @@ TABLE: dict[type[BaseException], tuple[str, int]] = {
     storage.Unavailable: ("unreachable", 7),
     storage.Denied: ("denied", 7),
     storage.OutOfSpace: ("no-space", FAILED),
-    storage.Damaged: ("damage", 9),
+    storage.Damaged: ("damage", DAMAGE),
     storage.NotThisTarget: ("not-this-target", 7),
     storage.Unsupported: ("unsupported", 3),
     storage.StorageError: ("failed", FAILED),

@@ -1,6 +1,7 @@
 """The configuration, typed. Every key, what it may hold and what it is without a word from anyone.
 
 Values are checked when loaded (`drkit.config.load`); secrets are never in here, only where they are kept.
+The text under a key is its meaning; docs/configuration.md is made from it (`python -m tests.docs.configuration`).
 """
 
 from __future__ import annotations
@@ -38,57 +39,71 @@ class Section(BaseModel):
 
 
 class Objectives(Section):
-    """[cluster.NAME.objectives]: what was promised; None promises nothing."""
+    """What is promised for a cluster; a key that is not set promises nothing."""
 
     rpo: Duration | None = None
+    """The most that may be lost with the server. Without streaming it needs an `archive_timeout` at most as long."""
     rto: Duration | None = None
+    """The longest that a restore may take."""
     max_backup_age: Duration | None = None
+    """How old the newest good backup may be."""
     max_verify_age: Duration | None = None
+    """How long ago what is stored may have been verified last."""
     max_drill_age: Duration | None = None
+    """How long ago a restore may have been drilled last."""
 
 
 class Cluster(Section):
-    """[cluster.NAME]
-
-    connection:   a libpq connection string without secrets; "" means libpq's own defaults
-    data_dir:     the data folder; None: the server is asked
-    site:         where it stands, to tell what is offsite
-    staging:      a folder for restores and drills; staging_port: the port of a server started there
-    pg_bin:       the folder of the server's programs; None: found by version
-    """
+    """A PostgreSQL cluster. Commands may leave its name out where there is one only."""
 
     connection: Connection = ""
+    """A libpq connection string without a password (a passfile, a service file or `PGPASSWORD` has it).
+    Empty: libpq's own defaults."""
     data_dir: AbsolutePath | None = None
+    """Its data folder. Not set: the server is asked."""
     site: Site = "primary"
+    """Where it stands: a target with another site is offsite."""
     staging: AbsolutePath | None = None
+    """A folder for restores and drills."""
     staging_port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """The port of a server that is started there."""
     pg_bin: AbsolutePath | None = None
+    """The folder of the server's programs. Not set: found by version."""
     objectives: Objectives = Objectives()
 
 
 class Target(Section):
-    """[target.NAME]: a store and how to reach it.
-
-    medium:     the declared class; what is observed (device, endpoint) counts beside it
-    checksums:  whether S3 requests carry the newer checksums: 'when_required' suits all servers
-    timeout:    for connecting and for each read
-    allow_unconditional: accept a store without conditional writes: expiry then refuses it
-    """
+    """A store, and how to reach it. Credentials: key files, `credentials_command` or `profile`, one of them;
+    without any the usual places of AWS tools."""
 
     url: TargetUrl
+    """Where it is."""
     site: Site
+    """Where it stands, to tell what is offsite."""
     medium: Literal["disk", "object", "tape", "other"] = "disk"
+    """What it is declared to be. What is observed counts: two targets on one device or endpoint are one medium."""
     endpoint: Endpoint | None = None
+    """The address of an S3 service that is not AWS."""
     region: str | None = None
+    """The region of the bucket."""
     addressing: Literal["auto", "path", "virtual"] = "auto"
+    """Whether the bucket is part of the path or of the host's name."""
     access_key_file: AbsolutePath | None = None
+    """A file with the access key's id; comes with `secret_key_file`."""
     secret_key_file: AbsolutePath | None = None
+    """A file with the secret key, not readable by everyone."""
     credentials_command: str | None = None
+    """A command that prints the two on two lines, or the JSON of an AWS `credential_process`; run without a shell."""
     profile: str | None = None
+    """A profile of the AWS configuration."""
     immutable: Literal["none", "governance", "compliance"] = "none"
+    """The mode of object lock that the store is meant to keep; not for folders."""
     checksums: Literal["when_required", "when_supported"] = "when_required"
+    """When S3 requests carry the newer checksums; `when_required` suits all servers."""
     timeout: Duration = timedelta(seconds=30)
+    """For connecting and for each read."""
     allow_unconditional: bool = False
+    """Accept a store that ignores conditional writes. Expiry then refuses it."""
 
     @property
     def scheme(self) -> str:
@@ -114,41 +129,59 @@ class Target(Section):
 
 
 class Copies(Section):
-    """[copies]. wal_ack None: 1 with up to two targets, a majority from three on."""
+    """How many copies there must be, and when one counts as made."""
 
     rule: CopyRule = Rule(2, 1, 0)
+    """Copies, media, offsite copies; behind that, where wanted, immutable copies and the errors allowed."""
     wal_ack: Annotated[int, Field(ge=1)] | Literal["quorum", "all"] | None = None
+    """How many targets must have a WAL segment before the server may forget it. With `all` one dead target stops
+    archiving. Not set: 1 with up to two targets, a majority from three on."""
     backup_ack: Annotated[int, Field(ge=1)] = 1
+    """On how many targets a backup must be whole to succeed."""
 
 
 class Retention(Section):
-    """[retention]: windows, not counts; with no window at all nothing ever expires.
-
-    grace: how long a tombstoned object stays, so that running restores end
-    """
+    """What expiry keeps: windows, not counts. With no window at all nothing ever expires."""
 
     timezone: ZoneName = "UTC"
+    """In which zone days, weeks, months and years begin."""
     pitr_window: Duration | None = None
+    """How far back every instant stays restorable."""
     daily: CalendarSpan | None = None
+    """How far back one backup of each day is kept."""
     weekly: CalendarSpan | None = None
+    """How far back one backup of each ISO week is kept."""
     monthly: CalendarSpan | None = None
+    """How far back one backup of each month is kept."""
     yearly: CalendarSpan | None = None
+    """How far back one backup of each year is kept."""
     min_full: Annotated[int, Field(ge=1)] = 3
+    """So many good backups are always kept."""
     pick: Literal["first", "last"] = "first"
+    """Which good backup stands for its day, week, month or year."""
     grace: Duration = timedelta(days=7)
+    """How long an expired object stays, so that running restores end."""
 
 
 class Schedule(Section):
-    """[[schedule]]: one bell. cluster None: every cluster."""
+    """One bell; write as many as needed."""
 
     job: Literal["backup", "check", "drill", "expire", "replicate", "verify"]
+    """What to do."""
     cron: Cron
+    """When: minute, hour, day, month, weekday."""
     cluster: str | None = None
+    """For which cluster. Not set: for every one."""
     timezone: ZoneName = "UTC"
+    """The zone of `cron`."""
     scenario: str | None = None
+    """The scenario of a drill."""
     point: str | None = None
+    """The point in time that a drill restores."""
     allow_sites: tuple[str, ...] = ()
+    """The sites that a drill may read from. Empty: all."""
     deny_sites: tuple[str, ...] = ()
+    """The sites that a drill takes for lost."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -160,11 +193,14 @@ class Schedule(Section):
 
 
 class Keys(Section):
-    """[keys]: where the master key is; one of the three, or DRKIT_KEYS__PASSPHRASE in the environment."""
+    """Where the master key is: one of the three, or `DRKIT_KEYS__PASSPHRASE` in the environment."""
 
     file: AbsolutePath | None = None
+    """A key file, as `drkit key new` makes it."""
     passphrase_file: AbsolutePath | None = None
+    """A file with a passphrase."""
     passphrase_command: str | None = None
+    """A command that prints the passphrase; run without a shell."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -175,28 +211,35 @@ class Keys(Section):
 
 
 class Backup(Section):
-    """[backup]. workers 0: as many as cores. rate: bytes per second read from the server; None: no limit."""
+    """How backups are taken."""
 
     compression: CompressionLevel = Compression("zstd", 3)
+    """Before encryption."""
     workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Threads that read and compress. 0: as many as cores."""
     rate: Rate | None = None
+    """The most that is read from the server's disk in a second. Not set: no limit."""
 
 
 class Wal(Section):
-    """[wal]"""
+    """How WAL is archived."""
 
     compression: CompressionLevel = Compression("zstd", 3)
+    """Before encryption."""
 
 
 class Daemon(Section):
-    """[daemon]. spool: what outlives a run on this host (debts, pins, prefetch); filled in by `load`."""
+    """Where the daemon listens, and what outlives a run on this host."""
 
     socket: AbsolutePath = Path("/run/drkit/drkit.sock")
+    """The socket on which `drkit-wal` finds it."""
     spool: AbsolutePath = Path("/var/lib/drkit")
+    """Sealed WAL that a target still lacks, and what this host knows of targets. Who may not write to the default
+    has `$XDG_STATE_HOME/drkit`."""
 
 
 class Config(Section):
-    """The whole file. Names of clusters and targets: lower-case letters, digits, '-' and '_'."""
+    """The whole file. Names of clusters and targets: lower-case letters, digits, '-' and '_', at most 40."""
 
     cluster: dict[str, Cluster] = {}
     target: dict[str, Target] = {}

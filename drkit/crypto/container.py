@@ -138,7 +138,10 @@ class Writer:
         """Seal `payload` (already compressed where codec says so) as the next frame."""
         sealed_bytes = len(payload) + TAG_BYTES
         head = FRAME.pack(sealed_bytes, raw_bytes, self._number, type, codec, flags, 0)
-        sealed = self._cipher.encrypt(self._number.to_bytes(12, "big"), payload, self._context + head)
+        nonce = self._number.to_bytes(12, "big")
+        sealed = self._cipher.encrypt(nonce, payload, self._context + head)
+        if self._cipher.decrypt(nonce, sealed, self._context + head) != payload:
+            raise Damage("a frame did not open to what was sealed", cure="test this machine's memory")
         self._parts += (head, sealed)
         self._digest.update(head)
         self._digest.update(sealed)

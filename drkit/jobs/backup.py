@@ -215,6 +215,8 @@ class _Run:
             raise Refused(f"the server is on timeline {started.timeline} now, it was on {timeline.id} a moment ago")
         listed_at = int(means.clock.now().timestamp() * 1e9)
         found = list(walk(self._folder, self._facts.major, self._control.tablespace_folder))
+        for special in (f for f in found if f.kind is EntryKind.SPECIAL):
+            means.log.warn("left out: a link or special file of the data folder", path=special.path)
         copies = [FileCopy(f) for f in found if f.kind is EntryKind.FILE]
         todo = self._plan(copies, earlier, listed_at)
         total = sum(copy.found.size for copy in todo)

@@ -49,13 +49,17 @@ def check_source(folder: Path, facts: ServerFacts, control: ControlFile) -> None
 
 
 def archiving_problems(facts: ServerFacts) -> list[tuple[str, str]]:
-    """(what is wrong, the statement that cures it) for each setting that keeps WAL from being archived."""
+    """(what is wrong, the statement that cures it) for each setting that keeps WAL from being archived.
+
+    A standby's own settings prove nothing: its primary archives. The backup waits for the WAL wherever it comes from.
+    """
+    if facts.in_recovery:
+        return []
     found: list[tuple[str, str]] = []
     if facts.wal_level == "minimal":
         found.append(("wal_level is minimal", "alter system set wal_level = 'replica'  -- then restart"))
-    wanted = "always" if facts.in_recovery else "on"
-    if facts.archive_mode not in ("always", wanted):
-        cure = f"alter system set archive_mode = '{wanted}'  -- then restart"
+    if facts.archive_mode == "off":
+        cure = "alter system set archive_mode = 'on'  -- then restart"
         found.append((f"archive_mode is {facts.archive_mode}", cure))
     if not facts.archive_library and facts.archive_command in ("", "(disabled)"):
         cure = "alter system set archive_command = 'drkit-wal push %p'  -- then: select pg_reload_conf()"

@@ -145,11 +145,10 @@ def _settings(session: Session, facts: ServerFacts, order: CheckOrder) -> Iterat
     rows = session.rows("select name, setting from pg_settings where name = any(%s)", list(names))
     values: dict[str, str] = dict(rows)
     command = f"{order.program} push --config {order.config} %p"
-    wanted_mode = "always" if facts.in_recovery else "on"
     rules: list[tuple[str, bool, str, str]] = [
         ("wal_level", values["wal_level"] != "minimal", "replica", _RESTART),
-        ("archive_mode", values["archive_mode"] in ("always", wanted_mode), wanted_mode, _RESTART),
-        ("archive_command", "drkit" in values.get("archive_command", ""), command, _RELOAD),
+        ("archive_mode", facts.in_recovery or values["archive_mode"] != "off", "on", _RESTART),
+        ("archive_command", facts.in_recovery or "drkit" in values["archive_command"], command, _RELOAD),
         ("full_page_writes", values["full_page_writes"] == "on", "on", _RELOAD),
         ("fsync", values["fsync"] == "on", "on", _RELOAD),
     ]

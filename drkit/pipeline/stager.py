@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from drkit.core.errors import Damage
 from drkit.pipeline.digests import Fingerprints, extent_digest, fingerprints
 from drkit.pipeline.mapping import EXTENTS, FRAMES, PACKS, RUNS, ZEROS, Map, Table, encode, pack_row
 
@@ -151,6 +152,7 @@ class Stager:
         self._sizes = sizes
         self._key = fingerprint_key
         self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
+        self._decompressor = zstandard.ZstdDecompressor()
         self._zero_mark = int(fingerprints(bytes(sizes.chunk), fingerprint_key, sizes.chunk)[0])
         self._raw = bytearray()
         self._open_frame = -1  # index in the open map of the frame that _raw becomes
@@ -277,6 +279,8 @@ class Stager:
             self._pack = (number, self._id(number), self._seal(KIND_PACK, self._id(number)))
         _, pack_id, writer = self._pack
         payload, codec = self._compress(raw)
+        if codec and self._decompressor.decompress(payload) != raw:
+            raise Damage("a frame did not decompress to what was read", cure="test this machine's memory")
         placed = writer.frame(payload, len(raw), codec=codec)
         at = self._pack_index(opened, pack_id, self._header.epoch, self._header.wrap)
         opened.frames[self._open_frame] = (placed.offset, at, placed.number, placed.sealed_bytes, len(raw))

@@ -6,11 +6,12 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -39,8 +40,6 @@ class Scene:
     server: Server
     targets: list[Target]
     extra: str = ""
-    machine: str = "home"
-    running: list[Path] = field(default_factory=list)
 
     @property
     def root(self) -> Path:
@@ -113,7 +112,7 @@ workers = 2
 
     # --- the server ---
 
-    def start(self, segment_log: bool = True) -> None:
+    def start(self) -> None:
         """Configure archiving, start the server, create the repository."""
         (self.root / "spool").mkdir()
         give(self.root / "spool")
@@ -164,10 +163,10 @@ workers = 2
 
     @contextmanager
     def restored(
-        self, name: str, *flags: str | Path, config: Path | None = None
+        self, name: str, *flags: str | Path, config: Path | None = None, fresh: bool = True
     ) -> Iterator[tuple[dict[str, Any], psycopg.Connection[Any]]]:
         """`drkit restore --start`: its answer and a session on the server that it started; stopped on the way out."""
-        data = self.fresh(name)
+        data = self.fresh(name) if fresh else self.root / name
         answer = self.answer("restore", "--into", data, "--start", *flags, config=config)
         server = answer["server"]
         try:
@@ -218,7 +217,8 @@ def scene(
 def stop_strays(root: Path) -> None:
     """Stop the restored servers that a failed test left running below `root`."""
     for pid_file in root.glob("*/postmaster.pid"):
-        run(["pg_ctl" if not pid_file else Path("/bin/kill"), "-QUIT", pid_file.read_text().split()[0]], check=False)
+        with suppress(OSError, ValueError):
+            os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
 
 
 def listing(*roots: Path) -> dict[str, tuple[int, int, int]]:

@@ -215,7 +215,7 @@ def test_root_gives_the_files_to_the_server(world: World) -> None:
     data = world.fresh("rooted")
     data.mkdir()
     give(data)
-    words = [DRKIT, "--config", world.config, "-q", "restore", "--into", data, "--to", "end"]
+    words: list[str | Path] = [DRKIT, "--config", world.config, "-q", "restore", "--into", data, "--to", "end"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     owner = data.stat()

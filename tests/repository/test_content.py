@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from drkit.core.errors import Damage, Missing, Unreachable
 from drkit.crypto.container import DataKey
+from drkit.pipeline.digests import fingerprints
 from drkit.pipeline.stager import Before, Numbers, Placed, Product, Sizes, Stager
 from drkit.repository.content import ContentReader
 from drkit.repository.layout import ClusterLayout, Kind, RunId
@@ -104,7 +105,8 @@ class Sample:
                 maps[object_id] = product.map
         old = {b.map_id: b.map for b in before if b is not None}
         every = old | maps
-        return placed, [Before(every[p.map_id], p.map_id, p.index, None) for p in placed]
+        marks = [fingerprints(data, self.ring.fingerprint_key, SIZES.chunk) for data in extents]
+        return placed, [Before(every[p.map_id], p.map_id, p.index, m) for p, m in zip(placed, marks, strict=True)]
 
     def target(self, name: str) -> Target:
         return Target(name, self.stores[name], "here", "disk")
