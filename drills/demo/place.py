@@ -64,7 +64,9 @@ class Place:
     def make(cls, wanted: Path | None, who: Account, clock: Clock, token: CancelToken) -> Place:
         """Make the folder: `wanted`, which must not exist or be empty, else a new one. Raises Refused."""
         if wanted is None:
-            root = Path(tempfile.mkdtemp(prefix="drkit-demo-", dir=_temporary_folder())).resolve()
+            usual = Path(_temporary_folder()).resolve()
+            check_reach([usual], who)
+            root = Path(tempfile.mkdtemp(prefix="drkit-demo-", dir=usual))
         else:
             root = _own_folder(wanted)
         place = cls(root, who, clock, token)

@@ -66,23 +66,19 @@ class Rescuer:
         verdict = found.verdict
         say(
             f"ledger: {verdict.expected:,} rows were acknowledged before the drop; {verdict.kept:,} are back, "
-            f"{len(verdict.lost)} lost, {len(verdict.beyond)} from after it."
+            f"{len(verdict.lost):,} lost, {len(verdict.beyond):,} from after it."
         )
         say(f"        {_soundness(verdict)}")
 
     def tell_latest(self, found: RestoreFigures) -> None:
-        verdict = found.verdict
-        self._teller.said(
+        verdict, say = found.verdict, self._teller.said
+        say(
             f"ledger: {verdict.expected:,} rows were acknowledged before the crash; {verdict.kept:,} are back, "
-            f"{len(verdict.lost)} lost,"
+            f"{len(verdict.lost):,} lost."
         )
         if verdict.lost and verdict.loss_s is not None:
-            self._teller.said(
-                f"        all from the last {verdict.loss_s:.1f} s, whose WAL had not left the server yet. "
-                f"{_soundness(verdict)}"
-            )
-        else:
-            self._teller.said(f"        {_soundness(verdict)}")
+            say(f"        Those are of the last {verdict.loss_s:.1f} s: their WAL had not left the server yet.")
+        say(f"        {_soundness(verdict)}")
 
 
 def summary(report: Report, keep: Path | None) -> list[tuple[str, str]]:
@@ -93,7 +89,7 @@ def summary(report: Report, keep: Path | None) -> list[tuple[str, str]]:
     if before is not None and before.ready_s is not None:
         rows.append(("RTO", f"{before.ready_s:.1f} s to the first write (promised {report.promised_rto_s:g} s)"))
     if latest is not None and latest.verdict.loss_s is not None:
-        loss = f"{latest.verdict.loss_s:.1f} s of writes, {len(latest.verdict.lost)} rows"
+        loss = f"{latest.verdict.loss_s:.1f} s of writes, {len(latest.verdict.lost):,} rows"
         rows.append(("RPO", f"{loss} (promised {report.promised_rpo_s:g} s)"))
     ratio = first.size_bytes / first.stored_bytes if first.stored_bytes else 0.0
     stored = f"{format_size(first.stored_bytes)} stored ({ratio:.1f} : 1)"
@@ -103,7 +99,8 @@ def summary(report: Report, keep: Path | None) -> list[tuple[str, str]]:
         rows.append((store.name, f"{held} ({store.wal_files} files), {store.url}"))
     rows += _copies(report)
     rows.append(("time", format_duration(timedelta(seconds=report.seconds))))
-    rows.append(("folder", f"kept: {keep}; look around with drkit --config {keep}/drkit.toml list" if keep else f"{report.folder} is removed"))
+    kept = f"kept: {keep}; look around with drkit --config {keep}/drkit.toml list"
+    rows.append(("folder", kept if keep else f"{report.folder} is removed"))
     return rows
 
 

@@ -14,7 +14,7 @@ from drills.demo.drkit_program import PROMISE, Drkit
 from drills.demo.place import Place
 from drills.demo.report import BackupFigures, Report
 from drills.demo.server import Culprit, LedgerClient, Source
-from drills.demo.setup import RPO_S, RTO_S, bucket_of, configuration, environment, targets_of
+from drills.demo.setup import RPO_S, RTO_S, Bucket, bucket_of, configuration, environment, targets_of
 from drills.demo.stores import empty_bucket, judge_copies, measure
 from drills.demo.teller import Teller
 from drills.ledger import Moment
@@ -53,11 +53,12 @@ def demo(order: Order, teller: Teller, clock: Clock, token: CancelToken) -> Repo
     Cancelling ends it early, with nothing left behind either. Raises Refused and Missing before anything was made,
     Failed naming step and logs, Cancelled.
     """
+    bucket = bucket_of(order.env, secrets.token_hex(4))
     who = account()
     postgres = find_programs(order.major)
     check_reach([order.programs / "drkit", postgres / "postgres"], who)
     place = Place.make(order.keep, who, clock, token)
-    story = _Story(order, place, postgres, teller)
+    story = _Story(order, place, postgres, bucket, teller)
     failed = True
     try:
         report = story.run()
@@ -75,10 +76,10 @@ def demo(order: Order, teller: Teller, clock: Clock, token: CancelToken) -> Repo
 class _Story:
     """One run."""
 
-    def __init__(self, order: Order, place: Place, postgres: Path, teller: Teller) -> None:
+    def __init__(self, order: Order, place: Place, postgres: Path, bucket: Bucket | None, teller: Teller) -> None:
         self.order, self.place, self.teller = order, place, teller
         self.clock, self.token = place.clock, place.token
-        self.bucket = bucket_of(order.env, secrets.token_hex(4))
+        self.bucket = bucket
         self.targets = targets_of(place.root, self.bucket)
         self.env = environment(place.root, order.programs, order.env)
         self.source = Source(place, postgres, self.env, order.rows)
@@ -204,7 +205,7 @@ class _Story:
         shutil.rmtree(self.source.data)
         self.report.since_drop = load.acknowledged - so_far
         self.teller.said(
-            f"The server and its disk are lost as well, {self.report.since_drop} acknowledged rows after the drop."
+            f"The server and its disk are lost as well, {self.report.since_drop:,} acknowledged rows after the drop."
         )
         return culprit, lost_at
 
@@ -241,9 +242,17 @@ class _Story:
         self.place.end_all()
         if self.order.keep is not None:
             return
-        if self.bucket is not None:
-            empty_bucket(self.targets[-1], self.bucket)
         self.place.remove(keep=("logs",) if keep_logs else ())
+        if self.bucket is None:
+            return
+        try:
+            empty_bucket(self.targets[-1], self.bucket)
+        except StorageError as error:
+            if keep_logs:  # another error is on its way already
+                self.teller.said(f"{self.bucket.url} could not be emptied: {error}")
+                return
+            cure = f"delete everything below {self.bucket.url}"
+            raise Failed("the bucket could not be emptied", where=self.bucket.url, why=str(error), cure=cure) from error
 
 
 def _noted(findings: list[dict[str, object]]) -> str:

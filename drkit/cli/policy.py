@@ -364,5 +364,5 @@ def sentences(config: Config, cluster: Cluster) -> Iterator[tuple[str, str, str]
         value = written(getattr(cluster.objectives, key))
         yield f"objectives.{key}", value, promised.format(value) if value else nothing
     window = written(config.retention.pitr_window)
-    kept = f"Every instant of the last {window} can be restored." if window else "No time to go back to is promised."
+    kept = f"Expiry keeps every instant of the last {window} restorable." if window else "No time to go back to is promised."
     yield "retention.pitr_window", window, kept

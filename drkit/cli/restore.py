@@ -172,6 +172,7 @@ def _order(
         delta=delta,
         tablespaces=mapping,
         resume_archiving=resume,
+        secrets=tuple(path for path in (wiring.config.keys.file, wiring.config.keys.passphrase_file) if path),
     )
 
 
@@ -288,6 +289,8 @@ def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> s
     lines += [f"  {name}: {format_size(size)} fetched" for name, size in result.fetched_bytes.items()]
     lines += [f"  {target}: {why}; another target served it" for target, _, why in result.failures[:10]]
     lines += [f"  {place} is a mount point and was left alone" for place in result.spared]
+    if not plan.archiving:
+        lines.append("  archive_mode = off was written; once this is the primary: alter system reset archive_mode")
     if started is None:
         lines.append(f"start it as {plan.owner.name}: pg_ctl -D {plan.order.destination} start; it recovers by itself")
     else:

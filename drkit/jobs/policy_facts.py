@@ -84,9 +84,9 @@ def ask_server(order: PolicyOrder, sleep: Callable[[float], None]) -> Server:
     """Never raises for what a server or a folder may be like: that is the answer."""
     found = _ask(order.connection)
     folder = order.data_dir or found.folder
-    if folder is None or not (folder / CONTROL_PATH).exists():
-        return replace(found, folder=None)
     try:
+        if folder is None or not (folder / CONTROL_PATH).exists():
+            return replace(found, folder=None)
         _, control = read_control(folder, sleep)
     except (DrkitError, OSError):
         return replace(found, folder=None)
@@ -231,7 +231,7 @@ def _slots(target: Target) -> frozenset[str]:
     """Names of the newest epoch's key slots (`keys/<epoch>/<slot>`)."""
     found: dict[str, set[str]] = {}
     for info in target.backend.list(KEYS):
-        _, epoch, name = info.key.split("/")
+        epoch, _, name = info.key.removeprefix(KEYS).partition("/")
         if name != "epoch":
             found.setdefault(epoch, set()).add(name)
     return frozenset(found[max(found)]) if found else frozenset()

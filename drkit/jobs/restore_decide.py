@@ -132,7 +132,7 @@ class _Decision:
             path=path,
             target=replace(target, timeline=path.id),
             sources=tuple(sources),
-            wal_sources=tuple(self._sources),
+            wal_sources=(*self._sources, *(() if self._wish.source else sorted(self._facts.doubtful))),
             reach=reach,
             last_commit=last_commit,
             notes=tuple(self._notes),

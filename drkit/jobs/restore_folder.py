@@ -178,6 +178,36 @@ def choose_owner(facts: FolderFacts, wanted: str, euid: int) -> Owner:
         return Owner(near.st_uid, near.st_gid, "the owner of the folder above")
 
 
+def unreadable_notes(paths: Sequence[Path], owner: Owner, euid: int) -> list[str]:
+    """A note for each file that recovery needs and that the server's user cannot read; only root can have this."""
+    if euid != 0 or owner.uid == 0:
+        return []
+    notes = []
+    for path in paths:
+        if not _readable_by(path, owner):
+            cure = f"chgrp and chmod it, or recovery's drkit-wal get fails: sudo -u {owner.name} cat {path}"
+            notes.append(f"the user {owner.name} cannot read {path}: {cure}")
+    return notes
+
+
+def _readable_by(path: Path, owner: Owner) -> bool:
+    """By mode bits alone, of the file and every folder above; ACLs may allow more."""
+    try:
+        groups = set(os.getgrouplist(owner.name, owner.gid)) if owner.name.isidentifier() else {owner.gid}
+    except KeyError:
+        groups = {owner.gid}
+    real = Path(os.path.realpath(path))
+    for place, wanted in [(real, 4), *((parent, 1) for parent in real.parents)]:
+        try:
+            status = place.stat()
+        except OSError:
+            return False
+        shift = 6 if status.st_uid == owner.uid else 3 if status.st_gid in groups else 0
+        if not status.st_mode >> shift & wanted:
+            return False
+    return True
+
+
 def place_tablespaces(
     head: Head, destination: Path, mapping: Sequence[tuple[str, str]], machine: str, *, delta: bool
 ) -> list[Link]:

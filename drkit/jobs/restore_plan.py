@@ -28,6 +28,7 @@ from drkit.jobs.restore_folder import (
     look_at,
     place_tablespaces,
     rooms,
+    unreadable_notes,
 )
 from drkit.jobs.restore_points import Course, Facts, Wish, stop_of
 from drkit.jobs.wal_scan import WalScan
@@ -48,6 +49,7 @@ class RestoreOrder:
     destination: absolute · tablespaces: (OLD, NEW) · config: the configuration that recovery reads, absolute
     wal_program: the drkit-wal of this installation, absolute · home: the configured data folder, where known
     machine: id of this machine · owner: a user's name, "": by rule · euid: of this process
+    secrets: further files that the server's user must read for `drkit-wal get`, as the key file
     """
 
     cluster: str
@@ -63,6 +65,7 @@ class RestoreOrder:
     tablespaces: tuple[tuple[str, str], ...] = ()
     resume_archiving: bool = False
     owner: str = ""
+    secrets: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +247,7 @@ def _complete(
     fetch_bytes = sum(r.live for r in backup.references if r.kind == Kind.PACK)
     fetch_bytes += sum(r.size for r in backup.references if r.kind == Kind.MAP)
     _more_notes(manifest, order, notes)
+    notes += unreadable_notes([order.config, *order.secrets], owner, order.euid)
     return Plan(
         order=order,
         course=course,

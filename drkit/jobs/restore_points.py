@@ -71,7 +71,8 @@ class Reach:
 class Course:
     """What recovery will do. target: as the server gets it, timeline resolved.
 
-    sources: targets that hold the backup; wal_sources: targets whose WAL is read; both in order.
+    sources: targets that hold the backup; wal_sources: targets that recovery asks for WAL, also such as cannot be asked
+    just now; both in order.
     last_commit: time of the latest reachable commit, None where nobody looked.
     """
 

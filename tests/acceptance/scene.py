@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from tests.real.postgres import Server, give, new_server, run, server_user
+from tests.real.postgres import MAJORS, Server, bin_dir, give, new_server, require, run, server_user
 
 DRKIT = Path(sys.executable).with_name("drkit")
 DRKIT_WAL = Path(sys.executable).with_name("drkit-wal")
@@ -185,6 +185,14 @@ workers = 2
     def wal_objects(self, target: str) -> dict[str, Path]:
         """Name -> stored object of each archived WAL file on a folder target."""
         return {p.name: p for p in (self.place(target) / "clusters").rglob("wal/*/*/*") if p.is_file()}
+
+
+def newest_major() -> int:
+    """The newest of the majors under test; skips where none is installed."""
+    majors = sorted((one for one in MAJORS if bin_dir(one) is not None), reverse=True)
+    if not majors:
+        require(MAJORS[0])
+    return majors[0]
 
 
 def folder(root: Path, name: str, site: str = "one") -> Target:

@@ -163,17 +163,28 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_a_closed_folder_on_the_way_is_named(tmp_path: Path) -> None:
-    program = tmp_path / "closed" / "bin" / "drkit"
-    program.parent.mkdir(parents=True)
-    program.touch()
-    (tmp_path / "closed").chmod(0o700)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid():
-            folder.chmod(folder.stat().st_mode | 0o011)
-    with pytest.raises(Refused) as raised:
-        check_reach([program], Account("other", 4_000_000, 4_000_000, switch=True))
-    assert raised.value.where == str(tmp_path / "closed")
+def test_a_closed_folder_on_the_way_is_named() -> None:
+    folder = make_folder("dd-")
+    try:
+        program = folder / "closed" / "bin" / "drkit"
+        program.parent.mkdir(parents=True)
+        program.touch()
+        other = Account("other", 4_000_000, 4_000_000, switch=True)
+        (folder / "closed").chmod(0o755)
+        program.chmod(0o755)
+        check_reach([program], other)
+        (folder / "closed").chmod(0o700)
+        with pytest.raises(Refused) as raised:
+            check_reach([program], other)
+        assert raised.value.where == str(folder / "closed")
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_bucket_offered_by_half_is_refused_before_anything_is_made(temporary: Path) -> None:
+    with pytest.raises(Refused, match="credentials"):
+        demo(Order(PROGRAMS, VERBS, {"DRKIT_DEMO_S3_URL": "s3://b"}), Heard(), SystemClock(), CancelToken())
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_bucket_without_keys_is_refused_and_none_is_none() -> None:

@@ -128,7 +128,7 @@ class BackupWorld:
         return load_manifest(self.repository().ring, self.target(name), self.layout, RunId.parse(backup))
 
     def reader(self, manifest: Manifest, name: str = "a") -> ContentReader:
-        sources = Sources([self.target(name)], self.layout)
+        sources = Sources([self.target(name)], self.layout, self.repository().ring)
         return ContentReader(
             self.repository().ring, self.layout, sources, chunk_bytes=manifest.head.chunk_bytes
         )
@@ -148,7 +148,7 @@ def load(server: Server, *args: str) -> Iterator[None]:
     def work() -> None:
         try:
             while not done.is_set():
-                server.pgbench("-c", "2", "-j", "1", "-T", "1", "-n", *args)
+                server.pgbench("-c", "2", "-j", "1", "-T", "1", "-R", "100", "-n", *args)
         except BaseException as error:  # noqa: BLE001  a thread root: raised when the block ends
             ended.append(error)
 

@@ -102,11 +102,7 @@ class World:
         try:
             conninfo = f"host={sockets} port={port} dbname=postgres user=postgres"
             with psycopg.connect(conninfo, autocommit=True) as session:
-                for _ in range(600):
-                    row = session.execute("select pg_is_in_recovery()").fetchone()
-                    if row is not None and not row[0]:
-                        break
-                    session.execute("select pg_sleep(0.05)")
+                until_promoted(session)
                 yield session
         finally:
             run([self.server.bin / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"])
@@ -116,6 +112,16 @@ class World:
         done = run([self.server.bin / "postgres", "-D", data, "-p", str(free_port())], check=False, timeout_s=60)
         assert done.returncode != 0
         return done.stderr
+
+
+def until_promoted(session: psycopg.Connection[Any]) -> None:
+    """Wait until recovery has ended; the server's own clock does the waiting."""
+    for _ in range(1200):
+        row = session.execute("select pg_is_in_recovery()").fetchone()
+        if row is not None and not row[0]:
+            return
+        session.execute("select pg_sleep(0.05)")
+    raise AssertionError("recovery did not end")
 
 
 def make_world(server: Server) -> World:

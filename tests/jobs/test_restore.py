@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import google_crc32c
 import pytest
 
 from drkit.core.units import format_time, parse_time
@@ -83,13 +87,28 @@ def test_restores_to_each_kind_of_point(story: Story, flags: list[str], expected
     assert rows(story, data) == expected
 
 
-def test_a_restored_folder_passes_pg_verifybackup(story: Story) -> None:
+def test_a_restored_folder_is_what_its_backup_manifest_says(story: Story) -> None:
     data = story.fresh("verified")
     story.drkit("restore", "--into", data, "--to", "end")
+    text = (data / "backup_manifest").read_bytes()
+    manifest = json.loads(text)
+    body, _, last = text.rpartition(b'"Manifest-Checksum"')
+    assert manifest["Manifest-Checksum"] == hashlib.sha256(body).hexdigest() and last
+    listed = {entry["Path"]: entry for entry in manifest["Files"]}
+    ignored = {"backup_manifest", "postgresql.auto.conf", "recovery.signal"}
+    there = {str(path.relative_to(data)) for path in data.rglob("*") if path.is_file()}
+    assert {name for name in there if not name.startswith("pg_wal/")} - ignored == set(listed) - ignored
+    for name, entry in listed.items():
+        if name not in ignored:
+            content = (data / name).read_bytes()
+            assert (len(content), google_crc32c.value(content).to_bytes(4, "little").hex()) == (
+                entry["Size"],
+                entry["Checksum"],
+            ), name
     verify = story.server.bin / "pg_verifybackup"
-    if not verify.exists():
-        pytest.skip("pg_verifybackup is not part of these programs")
-    assert "successfully verified" in run([verify, "-n", data]).stdout
+    done = run([verify, "-n", data], check=False)
+    if done.returncode != -signal.SIGSEGV:  # the wheel's build for 18 crashes on every backup, the server's own too
+        assert "successfully verified" in done.stdout, done.stderr
 
 
 def test_start_follows_recovery_and_reports_its_phases(story: Story) -> None:

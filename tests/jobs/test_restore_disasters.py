@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.pg_world import DRKIT, World, make_world, tree
+from tests.jobs.pg_world import DRKIT, World, make_world, tree, until_promoted
 from tests.real.postgres import MAJORS, give, new_server, require, run
 
 pytestmark = pytest.mark.real
@@ -205,6 +205,36 @@ def test_timelines_are_resolved_before_anything_is_copied(world: World) -> None:
             assert [row[0] for row in session.execute("select a from t order by a").fetchall()] == rows
     lines = {w["timeline"] for w in world.answer("windows")["windows"]}
     assert lines == {1, 2}
+
+
+def test_the_primary_is_put_back_in_its_own_place(world: World) -> None:
+    """The data folder is damaged, the server down: --delta into the original place, tablespace and all; it archives."""
+    server = world.server
+    space = server.create_tablespace("near")
+    world.sql("create table t tablespace near as select generate_series(1, 100) a")
+    world.backup()
+    world.sql("insert into t values (101)")
+    world.switch()
+    server.stop()
+    for victim in (server.data / "global/pg_filenode.map", *(p for p in space.rglob("*") if p.is_file())):
+        victim.write_bytes(b"rubbish")
+    (server.data / "pg_wal").rename(world.root / "lost-wal")
+    code, error = world.refusal("restore", "--into", server.data)
+    assert code == 4 and "--delta" in error
+    done = world.answer("restore", "--into", server.data, "--delta")
+    assert done["plan"]["archiving"] is True
+    assert done["kept_bytes"] > done["written_bytes"]
+    server.start()
+    with server.connect() as session:
+        until_promoted(session)
+    assert world.sql("show archive_mode") == [("on",)]
+    assert world.sql("select max(a) from t") == [(101,)]
+    world.sql("insert into t values (102)")
+    assert world.switch().startswith("00000002")
+    again = world.fresh("again")
+    world.drkit("restore", "--into", again, f"--tablespace={space}={world.root}/near2")
+    with world.started(again) as session:
+        assert session.execute("select max(a) from t").fetchone() == (102,)
 
 
 def test_root_gives_the_files_to_the_server(world: World) -> None:

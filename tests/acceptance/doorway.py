@@ -1,0 +1,72 @@
+"""A TCP port in front of a server that can be shut and opened again: a store that is away, and one that returns."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
+
+
+class Doorway:
+    """Forwards connections to `endpoint` while it is open; while shut the port refuses, as a stopped server's does."""
+
+    def __init__(self, endpoint: str) -> None:
+        there = urlsplit(endpoint)
+        self._behind = (there.hostname or "127.0.0.1", there.port or 80)
+        self._port = 0
+        self._listener: socket.socket | None = None
+        self._live: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self.open()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        """Refuse new connections and break those that are there."""
+        if self._listener is not None:
+            with suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        with self._lock:
+            for one in self._live:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+                server = socket.create_connection(self._behind)
+            except OSError:
+                return
+            with self._lock:
+                self._live |= {client, server}
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        for one in (source, sink):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def doorway(endpoint: str) -> Iterator[Doorway]:
+    one = Doorway(endpoint)
+    try:
+        yield one
+    finally:
+        one.shut()

@@ -1,0 +1,1 @@
+"""Checks that the pages in docs/ say what the code does; pages that are made from code are made here."""

@@ -1,0 +1,98 @@
+"""docs/json.md says what the commands answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drills.demo.report import Report
+from drkit.cli.progress import Plain
+from drkit.core.clock import SystemClock
+from drkit.core.progress import Event
+from tests.cli.promises import Promise, kept_promise
+from tests.docs.json_page import Member, differences, read_page
+
+CODE = Path(__file__).parents[2]
+NOT_ANSWERS = {"drkit.recovery/1", "drkit.journal/1"}  # files of drkit's own
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Member]:
+    found = read_page()
+    for also in ("drkit.backup/1", "drkit.show/1"):  # 'all that an element of backups has, and'
+        found[also].parts["backup"].parts |= found["drkit.list/1"].parts["backups"].parts["[]"].parts
+    found["drkit.restore/1"].parts["plan"] = found["drkit.restore-plan/1"].parts["plan"]
+    for member in found.values():
+        member.parts["schema"] = Member(("text",))
+    return found
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Promise]:
+    with kept_promise() as promise:
+        yield promise
+
+
+def test_every_schema_in_the_code_is_on_the_page(page: dict[str, Member]) -> None:
+    sources = [path for folder in ("drkit", "drills") for path in (CODE / folder).rglob("*.py")]
+    named = {name for path in sources for name in re.findall(r'"(drkit\.[a-z.-]+/\d+)"', path.read_text())}
+    assert set(page) == named - NOT_ANSWERS
+
+
+def agree(page: dict[str, Member], answer: dict[str, Any], schema: str) -> None:
+    assert answer["schema"] == schema
+    assert list(differences(answer, page[schema])) == []
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ("drkit.init/1", ["init"]),
+        ("drkit.check/1", ["check"]),
+        ("drkit.key.list/1", ["key", "list"]),
+        ("drkit.key.new/1", ["key", "new", "{root}/another.key"]),
+        ("drkit.backup/1", ["backup", "--label", "again"]),
+        ("drkit.list/1", ["list"]),
+        ("drkit.show/1", ["show", "{backup}"]),
+        ("drkit.windows/1", ["windows"]),
+        ("drkit.wal-status/1", ["wal", "status"]),
+        ("drkit.restore-plan/1", ["restore", "--into", "{root}/new", "--plan"]),
+        ("drkit.restore/1", ["restore", "--into", "{root}/new", "--start"]),
+        ("drkit.policy.check/1", ["policy", "check"]),
+        ("drkit.policy.explain/1", ["policy", "explain"]),
+        ("drkit.error/1", ["show", "nothing"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_answers(world: Promise, page: dict[str, Member], schema: str, words: list[str]) -> None:
+    newest = json.loads(world.drkit("list", "--json")[1])["backups"][-1]["id"]
+    _, text = world.drkit(*(word.format(root=world.server.root, backup=newest) for word in words), "--json")
+    answer = json.loads(text)
+    server = answer.get("server")
+    if isinstance(server, dict):
+        world.stop(world.server.root / "new")
+    agree(page, answer, schema)
+
+
+@pytest.mark.real
+def test_a_push(world: Promise, page: dict[str, Member]) -> None:
+    path = world.server.data / "pg_wal" / world.wal_is_archived()
+    _, text = world.drkit("wal", "push", path, "--json")
+    agree(page, json.loads(text), "drkit.wal-push/1")
+
+
+def test_progress(page: dict[str, Member]) -> None:
+    stream = StringIO()
+    Plain(stream, SystemClock(), as_json=True).emit(Event("copying", 1, 2))
+    agree(page, json.loads(stream.getvalue()), "drkit.progress/1")
+
+
+def test_the_demo(page: dict[str, Member]) -> None:
+    agree(page, {"schema": "drkit.demo/1", **Report("/tmp/demo", "postgres").as_json()}, "drkit.demo/1")
