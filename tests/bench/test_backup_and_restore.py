@@ -24,6 +24,7 @@ from tests.real.postgres import MakeServer, Server, give, give_tree, make_folder
 pytestmark = [pytest.mark.bench, pytest.mark.real]
 
 _ROUNDS = 3
+_PAIRS = (("backup", "tar | zstd | openssl"), ("incremental", "backup"), ("restore", "openssl | zstd | tar"))
 _BIN = Path(sys.executable).parent
 
 
@@ -68,7 +69,7 @@ def test_backup_and_restore(pg_server: MakeServer, capsys: pytest.CaptureFixture
     size = rows.pop("size")[0]
     with capsys.disabled():
         sys.stdout.write(f"\n{size / 2**20:.0f} MiB, medians of {_ROUNDS}, zstd level 3\n")
-        for name, peer in (("backup", "tar | zstd | openssl"), ("incremental", "backup"), ("restore", "openssl | zstd | tar")):
+        for name, peer in _PAIRS:
             ours, theirs = statistics.median(rows[name]), statistics.median(rows[peer])
             sys.stdout.write(f"{name:<12} {ours:6.2f} s   {peer:<22} {theirs:6.2f} s   ratio {ours / theirs:.2f}\n")
 
