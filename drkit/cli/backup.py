@@ -26,7 +26,9 @@ def run(
 ) -> int:
     """Take a base backup: the first stores everything, later ones what changed."""
     from drkit.cli.exits import DAMAGE, DONE, PROMISE
-    from drkit.jobs.backup import BackupOrder, backup, machine_id
+    from drkit.core.machine import machine_id
+    from drkit.jobs.backup import backup
+    from drkit.jobs.backup_take import BackupOrder
 
     context = of(ctx)
     with open_wiring(context) as wiring:

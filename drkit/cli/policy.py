@@ -261,7 +261,7 @@ def _show_rule(words: _Words, judgement: Judgement) -> None:
             for reason in one.reasons:
                 words.line(f"{'':<24} {reason}")
     if report.now is None:
-        words.line("Nothing can be restored: no target is known to hold a good backup with its WAL.")
+        words.line("Nothing is known to be restorable: no target shows a good backup with its WAL.")
         return
     words.line(f"backups alone   {report.now.backups_alone}")
     words.line(f"judged at       {_second(report.now.instant)} UTC, the newest instant that a target can restore")
@@ -364,5 +364,5 @@ def sentences(config: Config, cluster: Cluster) -> Iterator[tuple[str, str, str]
         value = written(getattr(cluster.objectives, key))
         yield f"objectives.{key}", value, promised.format(value) if value else nothing
     window = written(config.retention.pitr_window)
-    kept = f"Expiry keeps every instant of the last {window} restorable." if window else "No time to go back to is promised."
-    yield "retention.pitr_window", window, kept
+    kept = f"Expiry keeps every instant of the last {window} restorable."
+    yield "retention.pitr_window", window, kept if window else "No time to go back to is promised."

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from drkit.jobs.restore_plan import Plan, RestoreOrder
     from drkit.jobs.restore_start import Started
 
+_MEASURED_BYTES = 64 << 20  # less says more about start-up than about the disks
+
 
 def run(
     ctx: typer.Context,
@@ -37,16 +39,20 @@ def run(
     to_name: Annotated[
         str | None, typer.Option("--to-name", "--target-name", metavar="NAME", help="a restore point")
     ] = None,
-    exclusive: Annotated[bool, typer.Option("--exclusive", help="stop before the point, not behind it")] = False,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", "--target-exclusive", help="stop before the point, not behind it")
+    ] = False,
     backup: Annotated[str, typer.Option("--backup", "--set", metavar="ID", help="this backup, not the best one")] = "",
-    timeline: Annotated[str, typer.Option("--timeline", metavar="N|latest|current", help="the branch to follow")] = "",
+    timeline: Annotated[
+        str, typer.Option("--timeline", "--target-timeline", metavar="N|latest|current", help="the branch to follow")
+    ] = "",
     source: Annotated[str, typer.Option("--from", metavar="TARGET", help="read from this target only")] = "",
     tablespace: Annotated[
         list[str] | None, typer.Option("--tablespace", metavar="OLD=NEW", help="a tablespace's new folder")
     ] = None,
     delta: Annotated[bool, typer.Option("--delta", help="keep what is right in DIR already, by content")] = False,
     action: Annotated[
-        str, typer.Option("--action", metavar="pause|promote|shutdown", help="what to do at the point")
+        str, typer.Option("--action", "--target-action", metavar="pause|promote|shutdown", help="at the point")
     ] = "promote",
     without: Annotated[
         list[str] | None, typer.Option("--without", metavar="TARGET", help="give up a target that cannot be asked")
@@ -60,7 +66,7 @@ def run(
     workers: Annotated[int, typer.Option("--workers", min=0, help="0: as many as cores")] = 0,
 ) -> None:
     """Restore a backup and its WAL into a folder, to a point in time; all is checked before a byte is written."""
-    from drkit.cli.list import catalogues
+    from drkit.jobs.archive import read_catalogues
     from drkit.jobs.rates import Rates, read_rates, write_rates
     from drkit.jobs.restore import restore
     from drkit.jobs.restore_plan import plan_json, plan_restore
@@ -81,7 +87,7 @@ def run(
         order = _with(order, owner=owner, workers=workers)
         spool = wiring.config.daemon.spool
         means = wiring.means()
-        plan = plan_restore(order, means, catalogues(wiring, name), read_rates(spool))
+        plan = plan_restore(order, means, read_catalogues(means.repository, name), read_rates(spool))
         if plan_only:
             if context.json:
                 answer_json("drkit.restore-plan/1", {"plan": plan_json(plan)})
@@ -97,7 +103,8 @@ def run(
             chosen = port or (found.staging_port if fenced else None)
             booting = StartOrder(order.destination, found.pg_bin, chosen, fenced)
             started = boot(booting, wiring.clock, wiring.token, wiring.progress)
-        rate = result.written_bytes / result.seconds if result.seconds > 0.1 and result.written_bytes else None
+        whole = result.written_bytes >= _MEASURED_BYTES > result.kept_bytes
+        rate = result.written_bytes / result.seconds if whole else None
         write_rates(spool, Rates(rate, started.replay_rate if started else None))
         if context.json:
             answer_json("drkit.restore/1", result_json(plan, result, started))
@@ -153,7 +160,7 @@ def _order(
     delta: bool,
     resume: bool,
 ) -> RestoreOrder:
-    from drkit.jobs.backup import machine_id
+    from drkit.core.machine import machine_id
     from drkit.jobs.restore_plan import RestoreOrder
     from drkit.jobs.restore_points import Wish
 

@@ -45,6 +45,8 @@ def run(
             }
             answer_json("drkit.show/1", {"backup": payload})
             return
+        packs, maps = len(parts["packs"]), len(parts["maps"])
+        pages = f"{summary.page_errors} damaged" if head.checksums else "not checked: the server has no checksums"
         live = sum(r.live for r in parts["packs"])
         rows = [
             ("backup", summary.backup + (f"  ({head.label})" if head.label else "")),
@@ -54,9 +56,9 @@ def run(
             ("WAL", f"{summary.start_lsn} to {summary.stop_lsn} on timeline {summary.timeline}"),
             ("parent", summary.parent or "none: everything was stored"),
             ("size", f"{format_size(summary.size_bytes)} in {summary.files} files"),
-            ("stored", f"{format_size(summary.stored_bytes)} in {len(parts['packs'])} packs, {len(parts['maps'])} maps"),
+            ("stored", f"{format_size(summary.stored_bytes)} in {packs} packs, {maps} maps"),
             ("in use", f"{format_size(live)} of it; {format_size(summary.new_bytes)} were new"),
-            ("pages", f"{summary.page_errors} damaged" if head.checksums else "not checked: the server has no checksums"),
+            ("pages", pages),
             *((f"tablespace {t.oid}", t.location or "in place") for t in head.tablespaces),
             *((f"on {n}", f"{s.state}{': ' if s.why else ''}{s.why}") for n, s in sorted(backup.standings.items())),
             *(("damaged", f"{p}, block {b}") for p, b in head.damaged[:50]),

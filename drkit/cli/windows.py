@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 def run(ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None) -> int:
     """The recoverable windows of a cluster, with every gap."""
     from drkit.cli.exits import DONE
-    from drkit.cli.list import catalogues
+    from drkit.jobs.archive import read_catalogues
     from drkit.jobs.windows import read_windows
 
     context = of(ctx)
     with open_wiring(context) as wiring:
         means = wiring.means()
-        found = [(c.layout.system_identifier, read_windows(c, means)) for c in catalogues(wiring, cluster)]
+        name = wiring.cluster(cluster)[0] if cluster is not None or len(wiring.config.cluster) == 1 else None
+        catalogues = read_catalogues(means.repository, name)
+        found = [(c.layout.system_identifier, read_windows(c, means)) for c in catalogues]
         unreadable = {name: why for _, one in found for name, why in one.unreadable.items()}
         rows = [(system, window) for system, one in found for window in one.windows]
         if context.json:

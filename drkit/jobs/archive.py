@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from drkit.core.errors import Damage, DrkitError
+from drkit.core.errors import Damage, DrkitError, UsageError
 from drkit.crypto.keys import Ring
 from drkit.engines.postgres.timeline import Timeline, Timelines, parse_history
 from drkit.engines.postgres.wal import WalKind, WalNameError, parse_name, segment_name
 from drkit.jobs.spans import Spans
+from drkit.repository.catalogue import Catalogue, read_catalogue, systems
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import ClusterLayout, Kind
+from drkit.repository.repository import Repository
 from drkit.repository.target import Target
 from drkit.repository.wal import open_wal
 from storage_backends.errors import StorageError
@@ -40,22 +42,32 @@ class Archived:
         return [name for name, one in self.held.items() if number in one.segments]
 
 
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """timelines: of the history files that opened · names: of all that exist · unread: name -> why it did not open."""
+
+    timelines: Sequence[Timeline]
+    names: Sequence[str]
+    unread: Mapping[str, str]
+
+
 def read_histories(
     ring: Ring, inventories: Mapping[str, Inventory], report: Callable[[Target, str, DrkitError | StorageError], None]
-) -> tuple[list[Timeline], list[str]]:
-    """Every history file that any target holds: (timelines, names). One that opens nowhere is an error.
-
-    Raises Damage or the StorageError of the last target tried: without its history a path cannot be chosen.
-    """
+) -> Histories:
+    """Every history file that any target holds, from the first target where it opens."""
     holders: dict[str, list[Inventory]] = {}
     for inventory in inventories.values():
         for key in inventory.histories:
             if key not in inventory.tombstones:
                 holders.setdefault(key.rsplit("/", 1)[1], []).append(inventory)
-    timelines = []
+    timelines, unread = [], {}
     for name in sorted(holders):
-        timelines.append(_read_history(ring, name, holders[name], report))
-    return timelines, sorted(holders)
+        found = _read_history(ring, name, holders[name], report)
+        if isinstance(found, Timeline):
+            timelines.append(found)
+        else:
+            unread[name] = found
+    return Histories(tuple(timelines), tuple(sorted(holders)), unread)
 
 
 def _read_history(
@@ -63,18 +75,28 @@ def _read_history(
     name: str,
     holders: Sequence[Inventory],
     report: Callable[[Target, str, DrkitError | StorageError], None],
-) -> Timeline:
-    failure: DrkitError | StorageError | None = None
+) -> Timeline | str:
+    """The timeline, or why no target's copy of its history opens."""
+    why = ""
     for inventory in holders:
         key = inventory.layout.history(name)
         try:
             with open_wal(ring, inventory.target, key, Kind.HISTORY) as found:
                 return parse_history(parse_name(name).timeline, b"".join(found.pieces()))
-        except (StorageError, Damage) as error:
+        except (StorageError, Damage, UsageError) as error:
             report(inventory.target, key, error)
-            failure = error
-    assert failure is not None
-    raise failure
+            why = f"{inventory.target.name}: {error}"
+    return why
+
+
+def read_catalogues(repository: Repository, cluster: str | None) -> list[Catalogue]:
+    """A catalogue for each system identifier that has backups of the named cluster; of all, where the name has none.
+
+    The server is not asked: it may be gone. Raises only where no target can be listed.
+    """
+    found = [read_catalogue(repository, system) for system in sorted(systems(repository))]
+    named = [c for c in found if any(b.summary.cluster == cluster for b in c.backups)]
+    return found if cluster is None or not named else named
 
 
 def known_timelines(histories: Iterable[Timeline], also: Iterable[int]) -> Timelines:

@@ -8,37 +8,25 @@ The order is the writer's protocol of docs/format.md, section 8; `tests/model` s
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from drkit.core.cancel import CancelToken
 from drkit.core.errors import DrkitError, Failed, Refused
-from drkit.core.flow import Group
-from drkit.core.progress import Tally
-from drkit.engines.postgres.control import CONTROL_PATH, ControlFile, read_control
-from drkit.engines.postgres.session import BackupSession, BackupStart, BackupStop, ServerFacts
+from drkit.engines.postgres.control import read_control
+from drkit.engines.postgres.session import BackupSession
 from drkit.engines.postgres.timeline import Timeline, parse_history
 from drkit.engines.postgres.wal import history_name, names_between
-from drkit.engines.postgres.walk import Entry as Found
-from drkit.engines.postgres.walk import EntryKind, walk
 from drkit.jobs import backup_record
-from drkit.jobs.backup_commit import Commit, Stored, Usage, await_files, used_extents, wal_reference
-from drkit.jobs.backup_copy import Copier, FileCopy, Pace, PageRules
+from drkit.jobs.backup_commit import Commit, Usage, await_files, used_extents, wal_reference
 from drkit.jobs.backup_journal import Journal, journal_path, read_journal, still_there
 from drkit.jobs.backup_parent import Earlier, Parent, known_of
 from drkit.jobs.backup_preflight import check_source, choose_parent, data_folder
 from drkit.jobs.backup_record import Taken
-from drkit.jobs.backup_sample import sample, spoiled
+from drkit.jobs.backup_take import BackupOrder, Origin, Parts, Taking
 from drkit.jobs.backup_targets import Participants
 from drkit.jobs.means import Means
-from drkit.pipeline.fanout import FanOut, Parcel
-from drkit.pipeline.mapping import Map
-from drkit.pipeline.stager import Numbers, Product, Sizes, Stager
 from drkit.repository.catalogue import Catalogue, Standing, State, load_manifest, read_catalogue
-from drkit.repository.layout import ClusterLayout, Kind, RunId
+from drkit.repository.layout import ClusterLayout, RunId
 from drkit.repository.leases import Verdict, decide
 from drkit.repository.manifest import Manifest, Reference, Source, Summary, seal_manifest
 from drkit.repository.target import Target
@@ -47,31 +35,6 @@ from storage_backends.errors import StorageError
 _SETTLED_NS = 2_000_000_000
 _RECHECKS = 5
 _RENEW_EVERY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class BackupOrder:
-    """What to back up and how. required: targets that must hold it; rate: bytes read a second, None: no limit.
-
-    data_dir None: the server is asked. spool: this host's state folder. wal_timeout_s: how long the last WAL may take.
-    """
-
-    cluster: str
-    connection: str
-    data_dir: Path | None
-    label: str
-    rehash: bool
-    workers: int
-    level: int
-    rate: int | None
-    required: int
-    machine: str
-    host: str
-    writer: str
-    spool: Path
-    wal_timeout_s: float = 600.0
-    fast: bool = True
-    sizes: Sizes = field(default_factory=Sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,56 +66,24 @@ def backup(order: BackupOrder, means: Means) -> BackupResult:
         folder = data_folder(order.data_dir, facts)
         _, control = read_control(folder, means.clock.sleep)
         check_source(folder, facts, control)
-        return _Run(order, means, session, facts, folder, control).execute(began)
-
-
-class _Collector:
-    """Takes finished objects from the stagers: hands them to the fan-out and keeps what the manifest needs."""
-
-    def __init__(self, layout: ClusterLayout, run: RunId, fan: FanOut, journal: Journal) -> None:
-        self._layout, self._run, self._fan, self._journal = layout, run, fan, journal
-        self.stored: dict[tuple[int, bytes], Stored] = {}
-        self.maps: dict[bytes, Map] = {}
-        self.new_bytes = 0
-
-    def take(self, product: Product) -> None:
-        object_id = self._run.binary + product.number.to_bytes(4, "big")
-        sealed = product.sealed
-        facts = Stored(sealed.size_bytes, sealed.digest)
-        uses = () if product.map is None else tuple(p.tobytes() for p in product.map.packs["id"])
-        if product.map is not None:
-            self.maps[object_id] = product.map
-        if product.kind != Kind.FINGERPRINTS:
-            self.stored[(product.kind, object_id)] = facts
-            self.new_bytes += sealed.size_bytes
-            self._journal.stored(product.kind, object_id, facts, uses)
-        self._fan.send(Parcel(self._layout.data(Kind(product.kind), object_id), sealed.parts, sealed.size_bytes))
+        source = Source(order.machine, str(folder), folder.stat().st_dev)
+        return _Run(order, means, Origin(session, facts, folder, control, source)).execute(began)
 
 
 class _Run:
-    def __init__(
-        self,
-        order: BackupOrder,
-        means: Means,
-        session: BackupSession,
-        facts: ServerFacts,
-        folder: Path,
-        control: ControlFile,
-    ) -> None:
-        self._order, self._means, self._session, self._facts = order, means, session, facts
-        self._folder, self._control = folder, control
-        self._layout = ClusterLayout(facts.system_identifier)
+    def __init__(self, order: BackupOrder, means: Means, origin: Origin) -> None:
+        self._order, self._means, self._origin = order, means, origin
+        self._layout = ClusterLayout(origin.facts.system_identifier)
         self._started = means.clock.now()
         self._id = RunId.new(self._started, means.entropy(4))
         self._participants = Participants(means, self._layout, self._id, order.host, order.required)
-        self._source = Source(order.machine, str(folder), folder.stat().st_dev)
 
     def execute(self, began: float) -> BackupResult:
-        timeline = self._timeline(self._facts.timeline)
-        catalogue = read_catalogue(self._means.repository, self._facts.system_identifier)
+        timeline = self._timeline(self._origin.facts.timeline)
+        catalogue = read_catalogue(self._means.repository, self._origin.facts.system_identifier)
         names = [t.name for t in self._means.repository.targets]
         chosen = None if self._order.rehash else choose_parent(catalogue, names, timeline)
-        path = journal_path(self._order.spool, self._facts.system_identifier)
+        path = journal_path(self._order.spool, self._origin.facts.system_identifier)
         left = None if self._order.rehash else read_journal(path)
         via = [chosen.summary.run] if chosen else []
         self._participants.lease(via + ([left.known.run] if left else []))
@@ -167,8 +98,9 @@ class _Run:
             if manifest is not None:
                 parents.append(Parent(known_of(manifest[0]), manifest[1], self._layout, ring, avoid))
             parent = manifest[0].summary.backup if manifest else None
-            journal = Journal(path, self._id, self._source)
-            taken, parts = self._take(Earlier(parents), parent, timeline, journal)
+            journal = Journal(path, self._id, self._origin.source)
+            taking = Taking(self._order, self._means, self._origin, self._participants, self._id, self._started)
+            taken, parts = taking.take(Earlier(parents), parent, timeline, journal)
             result = self._commit(taken, parts, Earlier(parents), timeline, began)
             journal.done()
             return result
@@ -178,16 +110,14 @@ class _Run:
     def _timeline(self, number: int) -> Timeline:
         if number == 1:
             return Timeline(1)
-        path = self._folder / "pg_wal" / history_name(number).text
+        path = self._origin.folder / "pg_wal" / history_name(number).text
         try:
             return parse_history(number, path.read_bytes())
         except OSError as error:
             what = f"the history of timeline {number} cannot be read"
             raise Refused(what, where=str(path), why=error.strerror or str(error)) from error
 
-    def _load_parent(
-        self, catalogue: Catalogue, ident: str, avoid: frozenset[str]
-    ) -> tuple[Manifest, Target] | None:
+    def _load_parent(self, catalogue: Catalogue, ident: str, avoid: frozenset[str]) -> tuple[Manifest, Target] | None:
         """Step 2 of the protocol: after the lease no tombstone may stand on the parent itself."""
         backup = catalogue.backup(ident)
         if self._layout.manifest(backup.summary.run) in avoid:
@@ -205,185 +135,7 @@ class _Run:
             return (manifest, target) if same else None
         return None
 
-    def _take(
-        self, earlier: Earlier, parent: str | None, timeline: Timeline, journal: Journal
-    ) -> tuple[Taken, _Parts]:
-        """From the server's backup start to its stop: everything but the manifest is durable on return."""
-        order, means = self._order, self._means
-        started = self._session.start(f"drkit {self._id}", fast=order.fast)
-        if started.timeline != timeline.id:
-            raise Refused(f"the server is on timeline {started.timeline} now, it was on {timeline.id} a moment ago")
-        listed_at = int(means.clock.now().timestamp() * 1e9)
-        found = list(walk(self._folder, self._facts.major, self._control.tablespace_folder))
-        for special in (f for f in found if f.kind is EntryKind.SPECIAL):
-            means.log.warn("left out: a link or special file of the data folder", path=special.path)
-        copies = [FileCopy(f) for f in found if f.kind is EntryKind.FILE]
-        todo = self._plan(copies, earlier, listed_at)
-        total = sum(copy.found.size for copy in todo)
-        tally = Tally(means.progress, "backup", clock=means.clock, total_bytes=total)
-        with Group(means.token, name="backup") as group:
-            backends = {t.name: t.backend for t in self._participants.targets}
-            fan = FanOut(backends, required=order.required, group=group)
-            collector = _Collector(self._layout, self._id, fan, journal)
-            copier = self._copier(collector, earlier, started, tally, journal)
-            with self._kept_alive(group):
-                stop = self._copy(group, copier, todo, copies, earlier, collector)
-            fan.finish()
-        for name, error in fan.failures.items():
-            self._participants.drop(name, error)
-        tally.finish()
-        taken = Taken(
-            run=self._id,
-            cluster=order.cluster,
-            label=order.label,
-            writer=order.writer,
-            facts=self._facts,
-            control=self._control,
-            source=self._source,
-            sizes=order.sizes,
-            started_at=self._started,
-            start=started,
-            stop=stop,
-            found=found,
-            copies=copies,
-            damaged=copier.damaged(stop.lsn),
-            parent=parent,
-            new_bytes=collector.new_bytes,
-        )
-        return taken, _Parts(collector.stored, collector.maps, fan.sent_bytes, copier.read_bytes)
-
-    def _plan(self, copies: Sequence[FileCopy], earlier: Earlier, listed_at: int) -> list[FileCopy]:
-        """Adopt what is unchanged; returns what must be read. pg_control is in neither: it comes last."""
-        todo = []
-        for copy in copies:
-            found: Found = copy.found
-            copy.settled = max(found.mtime_ns, found.ctime_ns) + _SETTLED_NS <= listed_at
-            if found.path == CONTROL_PATH:
-                continue
-            placed = earlier.unchanged(found, self._source)
-            if placed is None:
-                todo.append(copy)
-            else:
-                copy.placed, copy.adopted = dict(enumerate(placed)), True
-        return todo
-
-    def _copier(
-        self, collector: _Collector, earlier: Earlier, started: BackupStart, tally: Tally, journal: Journal
-    ) -> Copier:
-        order, control, repository = self._order, self._control, self._means.repository
-        numbers = Numbers()
-
-        def stager() -> Stager:
-            return Stager(
-                run=self._id.binary,
-                numbers=numbers,
-                seal=repository.data_key.writer,
-                header=repository.data_key.header(Kind.PACK, bytes(16)),
-                emit=collector.take,
-                level=order.level,
-                fingerprint_key=repository.ring.fingerprint_key,
-                sizes=order.sizes,
-            )
-
-        return Copier(
-            workers=order.workers,
-            stager=stager,
-            earlier=earlier,
-            extent_bytes=order.sizes.extent,
-            pages=PageRules(
-                self._facts.data_checksums, control.block_size, control.relation_segment_blocks, started.lsn
-            ),
-            tally=tally,
-            pace=Pace(order.rate, self._means.clock, self._means.token),
-            journal=journal,
-        )
-
-    def _copy(
-        self,
-        group: Group,
-        copier: Copier,
-        todo: Sequence[FileCopy],
-        copies: Sequence[FileCopy],
-        earlier: Earlier,
-        collector: _Collector,
-    ) -> BackupStop:
-        """Read all files, re-check tombstones, read pg_control last, stop the backup on the server."""
-        copier.run(group, todo)
-        self._recheck(group, copier, copies, earlier, collector)
-        self._sample(group, copier, copies)
-        control = next(copy for copy in copies if copy.found.path == CONTROL_PATH)
-        data, _ = read_control(self._folder, self._means.clock.sleep)
-        copier.one(control, data)
-        return self._session.stop()
-
-    @contextmanager
-    def _kept_alive(self, group: Group) -> Iterator[None]:
-        """Renew leases while the copy runs; the thread ends with the block."""
-        done = CancelToken(parent=group.token)
-
-        def renew() -> None:
-            while not done.wait(_RENEW_EVERY_S):
-                self._participants.renew()
-
-        group.start("leases", renew)
-        try:
-            yield
-        finally:
-            done.cancel("copied")
-
-    def _recheck(
-        self,
-        group: Group,
-        copier: Copier,
-        copies: Sequence[FileCopy],
-        earlier: Earlier,
-        collector: _Collector,
-    ) -> None:
-        """Step 4: what was adopted from something that got a tombstone meanwhile is read and stored anew."""
-        if not earlier.parents:
-            return
-        for _ in range(_RECHECKS):
-            hit = self._participants.tombstones()
-            stale = [c for c in copies if hit and self._stale(c, earlier, collector, hit)]
-            if not stale:
-                return
-            self._means.log.warn("expiry met this backup; reading files again", files=len(stale))
-            for copy in stale:
-                copy.placed, copy.adopted = {}, False
-            copier.forget_earlier()
-            copier.run(group, stale)
-        raise Failed("expiry on a target removes what this backup needs again and again", cure="is a clock wrong?")
-
-    def _sample(self, group: Group, copier: Copier, copies: Sequence[FileCopy]) -> None:
-        """Rebuild some of what was adopted; where it does not hold, trust nothing of the past and store all anew."""
-        drawn = sample(copies, self._means)
-        wrong = spoiled(drawn, self._participants.targets, self._layout, self._order.sizes.chunk, self._means)
-        if not wrong:
-            return
-        for name, why in wrong.items():
-            self._means.log.error("adopted data is damaged; storing everything anew", target=name, why=why)
-        todo = [copy for copy in copies if copy.found.path != CONTROL_PATH]
-        for copy in todo:
-            copy.placed, copy.adopted = {}, False
-        copier.forget_earlier()
-        copier.run(group, todo)
-
-    def _stale(self, copy: FileCopy, earlier: Earlier, collector: _Collector, hit: frozenset[str]) -> bool:
-        via_hit = any(key in hit for key in earlier.keys)
-        for placed in copy.placed.values():
-            own = placed.map_id in collector.maps
-            if not own and (via_hit or self._layout.data(Kind.MAP, placed.map_id) in hit):
-                return True
-            table = collector.maps[placed.map_id] if own else earlier.load(placed.map_id)
-            for pack in {p.tobytes() for p in table.packs["id"]}:
-                foreign = RunId.of_object(pack) != self._id
-                if foreign and (via_hit or self._layout.data(Kind.PACK, pack) in hit):
-                    return True
-        return False
-
-    def _commit(
-        self, taken: Taken, parts: _Parts, earlier: Earlier, timeline: Timeline, began: float
-    ) -> BackupResult:
+    def _commit(self, taken: Taken, parts: Parts, earlier: Earlier, timeline: Timeline, began: float) -> BackupResult:
         """Wait for the WAL, then create the manifest on every target whose closure is whole."""
         data_key = self._means.repository.data_key
         usage, references = self._usage(taken, parts, earlier)
@@ -394,9 +146,7 @@ class _Run:
         entries, maps = backup_record.entries(taken)
         epochs = usage.epochs | {data_key.epoch}
         summary = backup_record.summary(taken, entries, references, epochs, self._means.clock.now())
-        sealed = seal_manifest(
-            data_key, self._layout, summary, backup_record.head(taken), references, maps, entries
-        )
+        sealed = seal_manifest(data_key, self._layout, summary, backup_record.head(taken), references, maps, entries)
         commit = Commit(self._layout, summary, references, sealed, earlier.keys)
         standings = self._commit_everywhere(commit)
         result = BackupResult(
@@ -417,7 +167,7 @@ class _Run:
             )
         return result
 
-    def _usage(self, taken: Taken, parts: _Parts, earlier: Earlier) -> tuple[Usage, list[Reference]]:
+    def _usage(self, taken: Taken, parts: Parts, earlier: Earlier) -> tuple[Usage, list[Reference]]:
         placed = (p for copy in taken.copies for p in copy.extents(self._order.sizes.extent))
         usage = Usage()
         for map_id, extents in used_extents((p.map_id, p.index) for p in placed).items():
@@ -428,7 +178,9 @@ class _Run:
     def _await_wal(self, timeline: Timeline, taken: Taken) -> list[str]:
         """The files that the closure needs: segments from start to stop, and the histories of the ancestry."""
         start, stop = taken.start, taken.stop
-        names = [n.text for n in names_between(start.timeline, start.lsn, stop.lsn, self._facts.wal_segment_size)]
+        names = [
+            n.text for n in names_between(start.timeline, start.lsn, stop.lsn, self._origin.facts.wal_segment_size)
+        ]
         names += [history_name(n).text for n in timeline.path if n > 1]
         await_files(
             self._participants.targets,
@@ -438,7 +190,7 @@ class _Run:
             timeout_s=self._order.wal_timeout_s,
             token=self._means.token,
             monotonic=self._means.clock.monotonic,
-            stuck=self._session.session.archiver,
+            stuck=self._origin.session.session.archiver,
         )
         return names
 
@@ -478,21 +230,3 @@ class _Run:
                 standings[target.name] = Standing(State.PENDING, str(error))
         out = {name: Standing(State.PENDING, why) for name, why in self._participants.out.items()}
         return out | standings
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What the copy left behind, beside the record: objects stored, maps in memory, bytes sent and read."""
-
-    stored: Mapping[tuple[int, bytes], Stored]
-    maps: Mapping[bytes, Map]
-    sent_bytes: Mapping[str, int]
-    read_bytes: int
-
-
-def machine_id() -> str:
-    """What tells this machine from another: files adopted unread must come from the same one."""
-    try:
-        return Path("/etc/machine-id").read_text().strip() or os.uname().nodename
-    except OSError:
-        return os.uname().nodename

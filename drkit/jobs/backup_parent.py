@@ -64,9 +64,7 @@ class Parent:
     avoid: keys of objects with a tombstone on any target of the run: nothing that needs them is adopted.
     """
 
-    def __init__(
-        self, known: Known, target: Target, layout: ClusterLayout, ring: Ring, avoid: Collection[str]
-    ) -> None:
+    def __init__(self, known: Known, target: Target, layout: ClusterLayout, ring: Ring, avoid: Collection[str]) -> None:
         self.known = known
         self._target, self._layout, self._ring = target, layout, ring
         self._avoid = frozenset(avoid)

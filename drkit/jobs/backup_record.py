@@ -149,5 +149,3 @@ def summary(
 
 def iso(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-

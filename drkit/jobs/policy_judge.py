@@ -56,11 +56,18 @@ def judge(facts: PolicyFacts, promises: Promises) -> Judgement:
         why = "no verification and no drill has left evidence: this version runs neither"
         decisions += (Decision("errors", State.UNKNOWN, 0, 0, (why,)),)
     broken = breaches(promises, facts.objectives, situation.now)
-    promised = State.BROKEN if broken else State.KEPT
-    state = worst((report.state, promised, *(decision.state for decision in decisions)))
+    promised = [State.UNKNOWN if breach.actual is None else State.BROKEN for breach in broken]
+    state = worst((_of_copies(facts, report), *promised, *(decision.state for decision in decisions)))
     instant = report.now.instant if report.now else None
     losses = smallest_losses(situation, instant) if instant else (frozenset(),)
     return Judgement(state, measured, report, decisions, _copies(facts, instant), broken, losses)
+
+
+def _of_copies(facts: PolicyFacts, report: Report) -> State:
+    """Where no window is seen, a target that could not be asked may still have one."""
+    if report.now is None and any(target.windows is None for target in facts.situation.targets):
+        return State.UNKNOWN
+    return report.state
 
 
 def _copies(facts: PolicyFacts, instant: datetime | None) -> tuple[Copy, ...]:

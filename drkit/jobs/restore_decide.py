@@ -78,6 +78,12 @@ class _Decision:
         if wanted == "current":
             return timelines.get(candidates[-1].summary.timeline)
         reachable = {line.id for b in candidates for line in timelines.through(b.summary.timeline, stop_of(b))}
+        if wanted == "latest" and self._facts.unread:
+            raise Refused(
+                "which timeline is the latest cannot be known",
+                why="; ".join(f"{name} does not open: {why}" for name, why in self._facts.unread.items()),
+                cure=f"repair it, `drkit verify --repair`, or choose: --timeline {max(reachable)}",
+            )
         if wanted == "latest":
             return timelines.get(max(reachable))
         if not wanted.isdecimal():

@@ -151,16 +151,17 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
     layout = catalogue.layout
     check = _Reporter(means)
     asked = [t for t in readable if t.name == order.wish.source] if order.wish.source else readable
-    histories, names = read_histories(
+    histories = read_histories(
         means.repository.ring, {t.name: catalogue.inventories[t.name] for t in readable}, check
     )
     segment_bytes = catalogue.backups[-1].summary.segment_bytes
     facts = Facts(
         backups=catalogue.backups,
-        timelines=known_timelines(histories, {b.summary.timeline for b in catalogue.backups}),
+        timelines=known_timelines(histories.timelines, {b.summary.timeline for b in catalogue.backups}),
         segment_bytes=segment_bytes,
         readable=[t.name for t in readable],
         doubtful={n: w for n, w in catalogue.unreadable.items() if n not in order.wish.without},
+        unread=histories.unread,
     )
     tally = Tally(means.progress, "looking into WAL", clock=means.clock)
     ring = means.repository.ring
@@ -168,7 +169,7 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
     look = Evidence(catalogue, [t.name for t in readable], scan, segment_bytes)
     course = decide(facts, order.wish, look, means.clock.now())
     tally.finish()
-    return _complete(order, means, course, layout, names, rates, [*notes, *course.notes], check)
+    return _complete(order, means, course, layout, histories.names, rates, [*notes, *course.notes], check)
 
 
 def choose_catalogue(catalogues: Sequence[Catalogue], wish: Wish, notes: list[str]) -> tuple[Catalogue, Wish]:

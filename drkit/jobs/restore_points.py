@@ -36,7 +36,7 @@ class Wish:
 class Facts:
     """backups: rising by stop; readable: targets in the order of reading; doubtful: target -> why it cannot be asked.
 
-    Targets given up are in neither.
+    Targets given up are in neither. unread: history files that open nowhere -> why.
     """
 
     backups: Sequence[Backup]
@@ -44,6 +44,7 @@ class Facts:
     segment_bytes: int
     readable: Sequence[str]
     doubtful: Mapping[str, str]
+    unread: Mapping[str, str]
 
 
 class Look(Protocol):

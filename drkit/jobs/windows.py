@@ -149,7 +149,10 @@ class Windows:
 
 
 def read_windows(catalogue: Catalogue, means: Means) -> Windows:
-    """The windows of one system identifier on every target that can be asked. Raises what a history file met."""
+    """The windows of one system identifier on every target that can be asked.
+
+    A history file that does not open hides its timeline, and is logged.
+    """
     unreadable = dict(catalogue.unreadable)
     if not catalogue.backups:
         return Windows((), unreadable)
@@ -160,11 +163,12 @@ def read_windows(catalogue: Catalogue, means: Means) -> Windows:
 
         def report(target: Target, key: str, problem: DrkitError | StorageError, into: list[str] = failures) -> None:
             into.append(f"{key}: {problem}")
+            means.log.warn("history cannot be read", target=target.name, key=key, why=str(problem))
 
         try:
-            histories, _ = read_histories(means.repository.ring, {name: inventory}, report)
+            histories = read_histories(means.repository.ring, {name: inventory}, report)
             good = [b for b in catalogue.backups if name in b.good_on]
-            timelines = known_timelines(histories, {b.summary.timeline for b in catalogue.backups})
+            timelines = known_timelines(histories.timelines, {b.summary.timeline for b in catalogue.backups})
 
             def held(path: Timeline, first: int, name: str = name) -> Held:
                 archived = list_archived({name: catalogue.inventories[name]}, path, first, segment_bytes)

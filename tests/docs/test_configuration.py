@@ -20,7 +20,7 @@ def test_its_example_is_a_configuration() -> None:
     assert set(config.target) == {"local", "vault"}
 
 
-@pytest.mark.parametrize(("heading", "section"), sections(model.Config, ""), ids=lambda value: str(value))
+@pytest.mark.parametrize(("heading", "section"), list(sections(model.Config, "")), ids=str)
 def test_every_key_has_a_row(heading: str, section: type[BaseModel]) -> None:
     text = page().partition(f"## `{heading}`\n")[2].partition("\n## ")[0]
     told = [row.key for row in rows(section)]

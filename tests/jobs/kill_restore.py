@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from drkit.cli.context import Context
-from drkit.cli.list import catalogues
 from drkit.cli.restore import point, wal_program
 from drkit.cli.wire import open_wiring
+from drkit.core.machine import machine_id
 from drkit.core.progress import Event
-from drkit.jobs.backup import machine_id
+from drkit.jobs.archive import read_catalogues
 from drkit.jobs.rates import Rates
 from drkit.jobs.restore import restore
 from drkit.jobs.restore_plan import RestoreOrder, plan_restore
@@ -56,7 +56,7 @@ def main() -> None:
             delta="--delta" in sys.argv,
         )
         means = wiring.means()
-        plan = plan_restore(order, means, catalogues(wiring, name), Rates())
+        plan = plan_restore(order, means, read_catalogues(means.repository, name), Rates())
         restore(plan, replace(means, progress=Killer(phase)))
 
 

@@ -162,11 +162,17 @@ def test_nothing_known_is_never_kept() -> None:
     promised = Promises(rpo=MINUTE, rto=MINUTE, max_backup_age=HOUR, max_verify_age=HOUR, max_drill_age=HOUR)
     wanted = order("a", "b", rule="1-1-0", promises=promised)
     found = judge(gather(wanted, Server(None, "nobody asked"), nothing_answers(wanted, "all away"), NOW), promised)
-    assert found.state is decision.State.BROKEN
+    assert found.state is decision.State.UNKNOWN
     assert [copy.counts for copy in found.copies] == [None, None, None]
     assert {breach.promise for breach in found.breaches} == set(Promises.__slots__)
     assert all(breach.actual is None for breach in found.breaches)
     assert found.losses == (frozenset(),)
+
+
+def test_empty_targets_are_known_to_hold_nothing() -> None:
+    found = judge(gather(order("a"), WELL, stored([]), NOW), Promises())
+    assert found.state is decision.State.BROKEN
+    assert [copy.counts for copy in found.copies] == [None, False]
 
 
 def test_what_is_not_measured_is_unknown_beside_a_rule_that_is_kept() -> None:

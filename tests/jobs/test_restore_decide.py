@@ -86,7 +86,7 @@ class Archive:
 
 
 def facts(*backups: Backup, doubtful: Mapping[str, str] | None = None, lines: Sequence[Timeline] = ()) -> Facts:
-    return Facts(backups, Timelines(lines), SEGMENT, ("a", "b"), doubtful or {})
+    return Facts(backups, Timelines(lines), SEGMENT, ("a", "b"), doubtful or {}, {})
 
 
 def wish(kind: TargetKind = TargetKind.LATEST, value: object = None, **more: object) -> Wish:
@@ -277,6 +277,16 @@ def test_timelines_are_chosen_among_those_that_the_backups_reach() -> None:
             decide(known, wish(timeline=wrong), look, NOW)
     with pytest.raises(UsageError):
         decide(known, wish(timeline="main"), look, NOW)
+
+
+def test_a_history_that_opens_nowhere_is_doubt_about_the_latest_timeline_only() -> None:
+    known = replace(facts(backup(2)), unread={"00000002.history": "damaged"})
+    look = Archive(both(2, 9))
+    with pytest.raises(Refused, match="latest") as caught:
+        decide(known, wish(), look, NOW)
+    assert "--timeline 1" in caught.value.cure
+    assert decide(known, wish(timeline="1"), look, NOW).path.id == 1
+    assert decide(known, wish(TargetKind.END), look, NOW).path.id == 1
 
 
 def test_a_backup_that_is_not_good_is_never_used() -> None:
