@@ -67,13 +67,23 @@ def run(
     with open_wiring(context) as wiring:
         found = catalogues(wiring, cluster)
         backups = [b for c in found for b in c.backups]
+        unopened = [
+            {"id": name, "targets": [{"name": n, "state": s.state.value, "why": s.why} for n, s in sorted(states.items())]}
+            for catalogue in found
+            for name, states in catalogue.unopened.items()
+        ]
         if context.json:
             rows = [backup_json(b.summary, b.head.label, b.standings) for b in backups]
-            answer_json("drkit.list/1", {"backups": rows})
-            return
+            answer_json("drkit.list/1", {"backups": rows, "unopened": list(unopened)})
+            return DAMAGED if unopened else DONE
+        for broken in unopened:
+            states = "; ".join(f"{t['name']}: {t['state']} - {t['why']}" for t in broken["targets"])
+            sys.stdout.write(f"backup {broken['id']} cannot be opened: {states}\n")
+        if not backups and unopened:
+            return DAMAGED
         if not backups:
             sys.stdout.write("no backups yet; `drkit backup` takes one\n")
-            return
+            return DONE
         table(
             ("backup", "cluster", "tl", "stopped (UTC)", "size", "new", "stored", "targets", "label"),
             [

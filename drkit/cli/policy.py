@@ -340,17 +340,21 @@ def sentences(config: Config, cluster: Cluster) -> Iterator[tuple[str, str, str]
     from drkit.config.explain import written
 
     rule, ack = config.copies.rule, config.copies.wal_ack
-    text = f"{rule.copies} copies, the live primary among them while it is well, on {rule.media} different media, "
-    text += f"{rule.offsite} of them at another site than {cluster.site}"
+    media = f"{rule.media} different media" if rule.media > 1 else "any medium"
+    text = f"{rule.copies} copies on {media}, the live primary one of them while it is well"
+    if rule.offsite:
+        text += f", {rule.offsite} of them at another site than {cluster.site}"
     if rule.immutable:
         text += f", {rule.immutable} that nobody can delete"
     if rule.zero_errors:
         text += ", no finding open, and a drill that passed"
     yield "copies.rule", str(rule), text + "."
     count = len(config.target)
-    default = "a majority of the targets" if count >= 3 else "one target"
-    wanted = {None: default, "quorum": "a majority of the targets", "all": "every target"}.get(ack, f"{ack} targets")  # type: ignore[arg-type]
-    yield "copies.wal_ack", written(ack), f"The server may forget a WAL segment once {wanted} apart from it has it."
+    default = "a majority of the targets has" if count >= 3 else "one target has"
+    words: dict[object, str] = {None: default, "quorum": "a majority of the targets has", "all": "every target has"}
+    wanted = words.get(ack) or f"{ack} of {count} targets have"
+    apart = "a target on a device of the server never stands in for another"
+    yield "copies.wal_ack", written(ack), f"A WAL segment is archived once {wanted} it; {apart}."
     need = config.copies.backup_ack
     yield "copies.backup_ack", str(need), f"A backup is done once it is whole on {need} of {count} targets."
     meanings = {

@@ -20,6 +20,7 @@ from drkit.core.units import format_duration, format_rate, format_size, format_t
 if TYPE_CHECKING:
     from drkit.config.model import Cluster
     from drkit.engines.postgres.recovery import RecoveryTarget
+    from drkit.jobs.means import Means
     from drkit.jobs.restore import RestoreResult
     from drkit.jobs.restore_plan import Plan, RestoreOrder
     from drkit.jobs.restore_start import Started
@@ -30,7 +31,9 @@ _MEASURED_BYTES = 64 << 20  # less says more about start-up than about the disks
 def run(
     ctx: typer.Context,
     cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None,
-    into: Annotated[Path, typer.Option("--into", metavar="DIR", help="the data folder to make")] = Path(),
+    into: Annotated[
+        Path | None, typer.Option("--into", metavar="DIR", help="the data folder to make; needed", show_default=False)
+    ] = None,
     to: Annotated[
         str | None, typer.Option("--to", "--target-time", metavar="POINT", help="latest, end, or a time with zone")
     ] = None,
@@ -67,15 +70,12 @@ def run(
 ) -> None:
     """Restore a backup and its WAL into a folder, to a point in time; all is checked before a byte is written."""
     from drkit.jobs.archive import read_catalogues
-    from drkit.jobs.rates import Rates, read_rates, write_rates
-    from drkit.jobs.restore import restore
+    from drkit.jobs.rates import read_rates
     from drkit.jobs.restore_plan import plan_json, plan_restore
     from drkit.jobs.restore_points import Wish
-    from drkit.jobs.restore_start import StartOrder
-    from drkit.jobs.restore_start import start as boot
 
     context = of(ctx)
-    if into == Path():
+    if into is None:
         raise UsageError("--into DIR is needed", cure="name the data folder to make: drkit restore --into /restore/db")
     target = point(to, to_lsn, to_xid, to_name, exclusive=exclusive, action=action)
     typed = next((text for text in (to, to_lsn, to_xid, to_name) if text is not None), "latest")
@@ -85,31 +85,47 @@ def run(
         name, found = wiring.cluster(cluster)
         order = _order(wiring, name, found, into, wish, mapping, delta=delta, resume=resume_archiving)
         order = _with(order, owner=owner, workers=workers)
-        spool = wiring.config.daemon.spool
         means = wiring.means()
-        plan = plan_restore(order, means, read_catalogues(means.repository, name), read_rates(spool))
-        if plan_only:
-            if context.json:
-                answer_json("drkit.restore-plan/1", {"plan": plan_json(plan)})
-            else:
-                sys.stdout.write(plan_text(plan))
-            return
-        if not context.json and context.verbosity >= 0:
-            sys.stderr.write(plan_text(plan))
-        result = restore(plan, means)
-        started: Started | None = None
-        if start:
-            fenced = order.destination != order.home
-            chosen = port or (found.staging_port if fenced else None)
-            booting = StartOrder(order.destination, found.pg_bin, chosen, fenced)
-            started = boot(booting, wiring.clock, wiring.token, wiring.progress)
-        whole = result.written_bytes >= _MEASURED_BYTES > result.kept_bytes
-        rate = result.written_bytes / result.seconds if whole else None
-        write_rates(spool, Rates(rate, started.replay_rate if started else None))
-        if context.json:
-            answer_json("drkit.restore/1", result_json(plan, result, started))
+        catalogues = read_catalogues(means.repository, name)
+        plan = plan_restore(order, means, catalogues, read_rates(wiring.config.daemon.spool))
+        if plan_only and context.json:
+            answer_json("drkit.restore.plan/1", {"plan": plan_json(plan)})
+        elif plan_only:
+            sys.stdout.write(plan_text(plan))
         else:
-            sys.stdout.write(result_text(plan, result, started))
+            _perform(wiring, plan, means, found, start=start, port=port)
+
+
+def _perform(wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, start: bool, port: int | None) -> None:
+    """Show the plan, run it, boot the server where asked, and answer; keeps the rates that were measured."""
+    from drkit.jobs.rates import Rates, write_rates
+    from drkit.jobs.restore import restore
+    from drkit.jobs.restore_start import StartOrder, check_start
+    from drkit.jobs.restore_start import start as boot
+    from storage_backends.errors import StorageError
+
+    context, order = wiring.context, plan.order
+    if start:
+        check_start(plan.manifest, cluster.pg_bin)
+    if not context.json and context.verbosity >= 0:
+        sys.stderr.write(plan_text(plan))
+    result = restore(plan, means)
+    started: Started | None = None
+    if start:
+        fenced = order.destination != order.home
+        chosen = port or (cluster.staging_port if fenced else None)
+        booting = StartOrder(order.destination, cluster.pg_bin, chosen, fenced)
+        started = boot(booting, wiring.clock, wiring.token, wiring.progress)
+    whole = result.written_bytes >= _MEASURED_BYTES > result.kept_bytes
+    rate = result.written_bytes / result.seconds if whole else None
+    try:
+        write_rates(wiring.config.daemon.spool, Rates(rate, started.replay_rate if started else None))
+    except StorageError as error:  # only the next estimate is the poorer for it
+        wiring.log.warn("rates were not kept", why=str(error))
+    if context.json:
+        answer_json("drkit.restore/1", result_json(plan, result, started))
+    else:
+        sys.stdout.write(result_text(plan, result, started))
 
 
 def point(

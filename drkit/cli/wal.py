@@ -57,7 +57,7 @@ def push(
         settings = PushSettings(name, data_dir, rule, wiring.config.wal.compression.level)
         done = archive(path, repository, spool, settings, wiring.clock, wiring.log)
         if wiring.context.json:
-            answer_json("drkit.wal-push/1", asdict(done))
+            answer_json("drkit.wal.push/1", asdict(done) | {"system_identifier": str(done.system_identifier)})
     return DONE
 
 
@@ -252,7 +252,7 @@ def status(
             resting=spool.resting(wiring.clock.now()),
         )
         if wiring.context.json:
-            answer_json("drkit.wal-status/1", asdict(facts))
+            answer_json("drkit.wal.status/1", asdict(facts) | {"system_identifier": str(facts.system_identifier)})
         else:
             _show(facts, wiring.context.color)
     return DONE if facts.whole else PROMISE

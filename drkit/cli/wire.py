@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from drkit.cli.context import Context
 from drkit.core.cancel import CancelToken, signals_cancel
 from drkit.core.clock import Clock, SystemClock
-from drkit.core.errors import ConfigError, UsageError
+from drkit.core.errors import ConfigError, KeyMissing, UsageError
 from drkit.core.log import Log, StreamLog
 from storage_backends.errors import StorageError
 
@@ -116,6 +116,9 @@ class Wiring:
             return Secret("passphrase", words.reveal().encode(), "the configured passphrase")
         path = self.config.keys.file
         assert path is not None
+        if not path.exists():
+            cure = "is its filesystem mounted? a copy of the key kept elsewhere opens the repository as well"
+            raise KeyMissing("the key file is missing", where=str(path), cure=cure)
         text = read_file(path, "the key file").reveal()
         return Secret("keyfile", parse_key_file(text, str(path)), str(path))
 

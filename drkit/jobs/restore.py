@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from drkit.core.errors import Damage
+from drkit.core.errors import Damage, DrkitError
 from drkit.core.progress import Event, Tally
 from drkit.engines.postgres.control import CONTROL_PATH, parse_control
 from drkit.engines.postgres.recovery import AUTO_CONF, RECOVERY_SIGNAL
@@ -34,6 +34,7 @@ from drkit.repository.repository import Problem
 from drkit.repository.sources import Sources
 from drkit.repository.target import Target
 from storage_backends import durable
+from storage_backends.errors import StorageError
 from storage_backends.oserrors import os_errors
 
 _CONTROL = CONTROL_PATH.encode()
@@ -64,7 +65,14 @@ def restore(plan: Plan, means: Means) -> RestoreResult:
     Raises Damage, Missing or Unreachable where no target could serve an object, a StorageError of the destination
     (no space), Cancelled. After any error the server refuses the folder.
     """
-    return _Restore(plan, means).run()
+    run = _Restore(plan, means)
+    try:
+        return run.run()
+    except (DrkitError, StorageError) as error:
+        if run.touched:
+            where = plan.order.destination
+            error.add_note(f"{where} cannot be started as it is; the same restore with --delta goes on from there")
+        raise
 
 
 class _Restore:
@@ -81,6 +89,7 @@ class _Restore:
         )
         self._clearing = Clearing({}, {})
         self._begun: list[tuple[str, float]] = []
+        self.touched = False
 
     def run(self) -> RestoreResult:
         plan, clock = self._plan, self._means.clock
@@ -152,6 +161,8 @@ class _Restore:
         self._phase("prepare")
         folders = [e for e in plan.manifest.entries if e.type == FOLDER]
         mode = next((e.mode for e in folders if e.path == b"global"), 0o700)
+        self.touched = True
+        durable.make_dirs(destination.parent, mode=0o755)
         durable.make_dirs(destination, mode=mode)
         with os_errors("prepare the destination", str(destination)):
             disarm(destination)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from drkit.core.errors import Missing, Refused, UsageError
+from drkit.core.errors import Damage, Missing, Refused, UsageError
 from drkit.core.units import format_time
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.records import RestorePoint, Transaction
@@ -17,7 +17,7 @@ from drkit.engines.postgres.recovery import RecoveryTarget, TargetAction, Target
 from drkit.engines.postgres.timeline import Timeline
 from drkit.jobs.restore_points import Course, Facts, Look, Reach, Wish, stop_of
 from drkit.jobs.spans import Spans
-from drkit.repository.catalogue import Backup
+from drkit.repository.catalogue import Backup, State
 
 
 def decide(facts: Facts, wish: Wish, look: Look, now: datetime) -> Course:
@@ -67,10 +67,18 @@ class _Decision:
                 raise Refused(f"backup {wish.backup} is not good on {where}", why=states, cure="`drkit list`")
             return named
         if not good:
-            known = len(self._facts.backups)
-            why = f"{known} are known, none is good there" if known else "none was ever made, or all have expired"
-            raise Missing(f"there is no good backup on {where or 'any target'}", why=why, cure="`drkit list`")
+            raise self._none_good(where or "any target")
         return good
+
+    def _none_good(self, where: str) -> Damage | Missing:
+        what, cure = f"there is no good backup on {where}", "`drkit list` shows all; `drkit verify --repair` heals"
+        if not self._facts.backups:
+            return Missing(what, why="none was ever made, or all have expired", cure="`drkit list`")
+        newest = self._facts.backups[-1]
+        states = [(name, s) for name, s in newest.standings.items() if name in self._sources]
+        told = "; ".join(f"{name}: {s.state.value} {s.why}".rstrip() for name, s in states)
+        kind = Damage if any(s.state is State.BROKEN for _, s in states) else Missing
+        return kind(what, why=f"{len(self._facts.backups)} known; of {newest.summary.backup}: {told}", cure=cure)
 
     def _path(self, candidates: Sequence[Backup]) -> Timeline:
         wish, timelines = self._wish, self._facts.timelines
@@ -267,8 +275,10 @@ class _Decision:
             return self._course(path, fitting[-1], self._reach(path, fitting[-1]), target, None)
         size, upto, inside = self._facts.segment_bytes, None, False
         seen: list[str] = []
+        ends: list[Reach] = []
         for backup in reversed(fitting):
             reach = self._reach(path, backup)
+            ends.append(reach)
             last = reach.last if upto is None else min(reach.last, upto)
             found = next(self._matches(path, reach.first, last, seen), None)
             if found is not None and found.lsn >= stop_of(backup):
@@ -283,12 +293,16 @@ class _Decision:
                 why=f"{backup.summary.backup} stopped only at {backup.summary.stop_lsn}; no earlier one is good",
                 cure="--to end with that backup is the first point that can be reached",
             )
+        if not seen or target.kind is TargetKind.NAME:
+            self._no_doubt(path, ends[0], f"{what}, if it exists,")
         raise Refused(
             f"{what} is not in the archived WAL",
             why=f"looked from the backup of {fitting[0].summary.stopped_at} to the end of WAL on timeline {path.id}"
             + self._doubt_text({})
             + "".join(f"; {one}" for one in seen[:1]),
-            cure=("restore points there: " + ", ".join(seen[-10:])) if seen and target.kind is TargetKind.NAME else "",
+            cure=("restore points there: " + ", ".join(seen[-10:]))
+            if seen and target.kind is TargetKind.NAME
+            else "`drkit windows` shows what can be reached; pick it by --to TIME or --to-lsn",
         )
 
     def _matches(self, path: Timeline, first: int, last: int, seen: list[str]) -> Iterator[Transaction | RestorePoint]:

@@ -175,10 +175,15 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
 def choose_catalogue(catalogues: Sequence[Catalogue], wish: Wish, notes: list[str]) -> tuple[Catalogue, Wish]:
     """The system identifier of the named backup, whose id is made whole, else the one with the newest backup.
 
-    Raises Missing.
+    Raises Missing; Damage where backups are there and none can be opened.
     """
     having = [c for c in catalogues if c.backups]
     if not having:
+        for one in catalogues:
+            for name, standings in one.unopened.items():
+                told = "; ".join(f"{n}: {s.state.value} {s.why}" for n, s in standings.items())
+                cure = "`drkit verify --repair` heals a manifest from any sound copy"
+                raise Damage("no backup's manifest can be opened", where=name, why=told, cure=cure)
         unread = {n: w for c in catalogues for n, w in c.unreadable.items()}
         why = "; ".join(f"{n}: {w}" for n, w in unread.items()) or "no target has one"
         raise Missing("there is no backup to restore", why=why, cure="`drkit list` shows the backups")

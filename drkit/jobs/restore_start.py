@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from drkit.engines.postgres.lsn import Lsn, LsnError
 from drkit.engines.postgres.phases import Phase, PhaseSeen
 from drkit.engines.postgres.programs import find_programs
 from drkit.engines.postgres.recovery import fence_settings, required_minimums
+from drkit.repository.manifest import Manifest
 
 _LONGEST_S = 30 * 86400.0
+_LONGEST_SOCKET_FOLDER = 85  # sun_path holds 107 bytes, the file's own name takes 22
 _FROM_ENVIRONMENT = ("DRKIT_", "AWS_")  # what `drkit-wal get` may need of ours
 
 
@@ -48,18 +51,22 @@ class Started:
     replay_rate: float | None
 
 
+def check_start(manifest: Manifest, pg_bin: Path | None) -> None:
+    """What would keep `start` from starting, asked before the restore. Raises Missing (programs) or Refused."""
+    find_programs(manifest.summary.engine_version // 10000, (pg_bin,) if pg_bin else ())
+    if not any(entry.path == b"postgresql.conf" for entry in manifest.entries):
+        raise Refused(
+            "--start would have no configuration to start with",
+            why="postgresql.conf was outside of the data folder when the backup was taken",
+            cure="restore without --start, put postgresql.conf and pg_hba.conf in place, then pg_ctl start",
+        )
+
+
 def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progress) -> Started:
     """Start the server and return when it is ready, paused or shut down at its target; it goes on running.
 
-    Raises Refused, NotReached, StartFailed; Cancelled stops it again.
+    Raises Refused, Missing, NotReached, StartFailed; Cancelled stops it again.
     """
-    if not (order.data_dir / "postgresql.conf").is_file():
-        raise Refused(
-            "the server has no configuration to start with",
-            where=str(order.data_dir / "postgresql.conf"),
-            why="it was outside of the data folder when the backup was taken",
-            cure="put postgresql.conf, pg_hba.conf and pg_ident.conf there, then pg_ctl start",
-        )
     spec = _spec(order)
     instance = Instance(spec, clock.monotonic, clock.sleep)
     instance.start()
@@ -111,6 +118,8 @@ def _spec(order: StartOrder) -> InstanceSpec:
     if order.fenced:
         port = order.port or _free_port()
         sockets = order.data_dir.with_name(order.data_dir.name + ".sockets")
+        if len(os.fsencode(sockets)) > _LONGEST_SOCKET_FOLDER:
+            sockets = Path(tempfile.gettempdir()) / f"drkit-{port}"
         make_socket_folder(sockets, order.data_dir)
         settings = {**fence_settings(major, port, sockets), **required_minimums(control)}
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from drkit.core.errors import Conflict, DrkitError, KeyMissing, Unreachable
+from drkit.core.errors import Conflict, Damage, DrkitError, KeyMissing, Unreachable
 from drkit.crypto.container import DataKey
 from drkit.crypto.keys import Entropy, Ring
 from drkit.crypto.slots import Secret
@@ -79,7 +79,7 @@ def _identify(target: Target, pins: Pins, known: Collection[str]) -> Descriptor:
             "there is no repository",
             where=target.where,
             why="this host has used the target before" if pin else "the object 'repository' is missing",
-            cure="is the disk mounted, the bucket right?" if pin else "`drkit init` makes it",
+            cure="is the disk mounted, the bucket right?" + ("" if pin else " a new target is made by `drkit init`"),
         ) from None
     if pin is not None and (pin.repository, pin.target) != (found.repository.hex(), found.target.hex()):
         raise NotThisTarget(
@@ -150,7 +150,8 @@ def _remember(pins: Pins, ring: Ring, descriptors: Mapping[str, Descriptor]) -> 
 def _none(absent: Mapping[str, Problem]) -> Problem:
     if len(absent) == 1:
         return next(iter(absent.values()))
-    return Unreachable(
+    damaged = bool(absent) and all(isinstance(error, Damage) for error in absent.values())
+    return (Damage if damaged else Unreachable)(
         "no target can be used",
         why="; ".join(f"{name}: {error}" for name, error in absent.items()) or "none is configured",
         cure="`drkit check` tries each of them",

@@ -27,7 +27,7 @@ def page() -> dict[str, Member]:
     found = read_page()
     for also in ("drkit.backup/1", "drkit.show/1"):  # 'all that an element of backups has, and'
         found[also].parts["backup"].parts |= found["drkit.list/1"].parts["backups"].parts["[]"].parts
-    found["drkit.restore/1"].parts["plan"] = found["drkit.restore-plan/1"].parts["plan"]
+    found["drkit.restore/1"].parts["plan"] = found["drkit.restore.plan/1"].parts["plan"]
     for member in found.values():
         member.parts["schema"] = Member(("text",))
     return found
@@ -62,8 +62,8 @@ def agree(page: dict[str, Member], answer: dict[str, Any], schema: str) -> None:
         ("drkit.list/1", ["list"]),
         ("drkit.show/1", ["show", "{backup}"]),
         ("drkit.windows/1", ["windows"]),
-        ("drkit.wal-status/1", ["wal", "status"]),
-        ("drkit.restore-plan/1", ["restore", "--into", "{root}/new", "--plan"]),
+        ("drkit.wal.status/1", ["wal", "status"]),
+        ("drkit.restore.plan/1", ["restore", "--into", "{root}/new", "--plan"]),
         ("drkit.restore/1", ["restore", "--into", "{root}/new", "--start"]),
         ("drkit.policy.check/1", ["policy", "check"]),
         ("drkit.policy.explain/1", ["policy", "explain"]),
@@ -85,7 +85,7 @@ def test_answers(world: Promise, page: dict[str, Member], schema: str, words: li
 def test_a_push(world: Promise, page: dict[str, Member]) -> None:
     path = world.server.data / "pg_wal" / world.wal_is_archived()
     _, text = world.drkit("wal", "push", path, "--json")
-    agree(page, json.loads(text), "drkit.wal-push/1")
+    agree(page, json.loads(text), "drkit.wal.push/1")
 
 
 def test_progress(page: dict[str, Member]) -> None:

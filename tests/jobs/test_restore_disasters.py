@@ -237,6 +237,28 @@ def test_the_primary_is_put_back_in_its_own_place(world: World) -> None:
         assert session.execute("select max(a) from t").fetchone() == (102,)
 
 
+@pytest.mark.parametrize("segment_mb", [1, 64])
+def test_other_segment_sizes_are_read_never_assumed(segment_mb: int) -> None:
+    require(15)
+    server = new_server(15, segment_mb=segment_mb)
+    try:
+        world = make_world(server)
+        world.sql("create table t (a int)")
+        world.backup()
+        world.sql("insert into t select generate_series(1, 40000)")
+        point = world.now()
+        world.sql("insert into t values (0)")
+        world.switch()
+        data = world.fresh("sized")
+        world.drkit("restore", "--into", data, "--to", point)
+        with world.started(data) as session:
+            assert session.execute("select count(*), min(a) from t").fetchone() == (40000, 1)
+        window = world.answer("windows")["windows"][0]
+        assert window["gaps"] == [] and window["to"] > point
+    finally:
+        server.close()
+
+
 def test_root_gives_the_files_to_the_server(world: World) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
