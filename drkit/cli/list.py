@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,13 +15,13 @@ from drkit.core.errors import Missing
 from drkit.core.units import format_size
 
 if TYPE_CHECKING:
-    from drkit.repository.catalogue import Catalogue, Standing
+    from drkit.repository.catalogue import Backup, Catalogue, Standing
     from drkit.repository.manifest import Summary
 
 
 def backup_json(summary: Summary, label: str, standings: Mapping[str, Standing]) -> dict[str, object]:
     """One backup as every answer shows it."""
-    states = [{"name": n, "state": s.state.value, "why": s.why} for n, s in sorted(standings.items())]
+    states = _states(standings)
     first = states[0]["state"] if states else "unknown"
     return {
         "id": summary.backup,
@@ -61,48 +61,56 @@ def catalogues(wiring: Wiring, cluster: str | None) -> list[Catalogue]:
 
 def run(
     ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None
-) -> None:
-    """The backups of a cluster: size, what is stored, and their state on each target."""
+) -> int:
+    """The backups of a cluster: size, what is stored, and their state on each target; 9 where one is unreadable."""
+    from drkit.cli.exits import DAMAGE, DONE
+
     context = of(ctx)
     with open_wiring(context) as wiring:
         found = catalogues(wiring, cluster)
         backups = [b for c in found for b in c.backups]
-        unopened = [
-            {"id": name, "targets": [{"name": n, "state": s.state.value, "why": s.why} for n, s in sorted(states.items())]}
-            for catalogue in found
-            for name, states in catalogue.unopened.items()
-        ]
+        unopened = {name: standings for c in found for name, standings in c.unopened.items()}
         if context.json:
             rows = [backup_json(b.summary, b.head.label, b.standings) for b in backups]
-            answer_json("drkit.list/1", {"backups": rows, "unopened": list(unopened)})
-            return DAMAGED if unopened else DONE
-        for broken in unopened:
-            states = "; ".join(f"{t['name']}: {t['state']} - {t['why']}" for t in broken["targets"])
-            sys.stdout.write(f"backup {broken['id']} cannot be opened: {states}\n")
-        if not backups and unopened:
-            return DAMAGED
-        if not backups:
-            sys.stdout.write("no backups yet; `drkit backup` takes one\n")
-            return DONE
-        table(
-            ("backup", "cluster", "tl", "stopped (UTC)", "size", "new", "stored", "targets", "label"),
-            [
-                (
-                    b.summary.backup,
-                    b.summary.cluster,
-                    str(b.summary.timeline),
-                    b.summary.stopped_at[:19].replace("T", " "),
-                    format_size(b.summary.size_bytes),
-                    format_size(b.summary.new_bytes),
-                    format_size(b.summary.stored_bytes),
-                    ", ".join(f"{n}: {s.state}" for n, s in sorted(b.standings.items())),
-                    b.head.label,
-                )
-                for b in backups
-            ],
-            right=frozenset({"size", "new", "stored", "tl"}),
-            color=context.color,
-        )
+            lost = [{"id": name, "targets": _states(standings)} for name, standings in unopened.items()]
+            answer_json("drkit.list/1", {"backups": rows, "unopened": lost})
+        else:
+            _show(backups, unopened, context.color)
+    broken = any(s.state == "broken" for standings in unopened.values() for s in standings.values())
+    return DAMAGE if broken else DONE
+
+
+def _states(standings: Mapping[str, Standing]) -> list[dict[str, str]]:
+    return [{"name": n, "state": s.state.value, "why": s.why} for n, s in sorted(standings.items())]
+
+
+def _show(backups: Sequence[Backup], unopened: Mapping[str, Mapping[str, Standing]], color: bool) -> None:
+    for name, standings in unopened.items():
+        told = "; ".join(f"{n}: {s.state} - {s.why}" for n, s in sorted(standings.items()))
+        sys.stdout.write(f"backup {name} cannot be opened: {told}\n")
+    if not backups and not unopened:
+        sys.stdout.write("no backups yet; `drkit backup` takes one\n")
+    if not backups:
+        return
+    table(
+        ("backup", "cluster", "tl", "stopped (UTC)", "size", "new", "stored", "targets", "label"),
+        [
+            (
+                b.summary.backup,
+                b.summary.cluster,
+                str(b.summary.timeline),
+                b.summary.stopped_at[:19].replace("T", " "),
+                format_size(b.summary.size_bytes),
+                format_size(b.summary.new_bytes),
+                format_size(b.summary.stored_bytes),
+                ", ".join(f"{n}: {s.state}" for n, s in sorted(b.standings.items())),
+                b.head.label,
+            )
+            for b in backups
+        ],
+        right=frozenset({"size", "new", "stored", "tl"}),
+        color=color,
+    )
 
 
 def find(wiring: Wiring, cluster: str | None, ident: str) -> tuple[Catalogue, str]:

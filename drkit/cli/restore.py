@@ -85,6 +85,7 @@ def run(
         name, found = wiring.cluster(cluster)
         order = _order(wiring, name, found, into, wish, mapping, delta=delta, resume=resume_archiving)
         order = _with(order, owner=owner, workers=workers)
+        _keep_apart(wiring, [order.destination, *(Path(new) for _, new in mapping)])
         means = wiring.means()
         catalogues = read_catalogues(means.repository, name)
         plan = plan_restore(order, means, catalogues, read_rates(wiring.config.daemon.spool))
@@ -197,6 +198,25 @@ def _order(
         resume_archiving=resume,
         secrets=tuple(path for path in (wiring.config.keys.file, wiring.config.keys.passphrase_file) if path),
     )
+
+
+def _keep_apart(wiring: Wiring, places: list[Path]) -> None:
+    """Raises Refused where files would be restored into a target or the spool, or around one, which --delta clears."""
+    from urllib.parse import unquote, urlsplit
+
+    targets = {name: urlsplit(one.url) for name, one in wiring.config.target.items() if one.scheme == "file"}
+    taken = {f"target {name}": Path(unquote(url.path)) for name, url in targets.items()}
+    taken["the spool"] = wiring.config.daemon.spool
+    for place in (Path(os.path.realpath(place)) for place in places):
+        for label, folder in taken.items():
+            real = Path(os.path.realpath(folder))
+            if place == real or real in place.parents or place in real.parents:
+                raise Refused(
+                    f"the restore would mix with {label}",
+                    where=str(place),
+                    why=f"{label} is in {folder}",
+                    cure="name a folder apart from the targets and the spool",
+                )
 
 
 def _with(order: RestoreOrder, *, owner: str, workers: int) -> RestoreOrder:

@@ -76,7 +76,7 @@ class _Decision:
             return Missing(what, why="none was ever made, or all have expired", cure="`drkit list`")
         newest = self._facts.backups[-1]
         states = [(name, s) for name, s in newest.standings.items() if name in self._sources]
-        told = "; ".join(f"{name}: {s.state.value} {s.why}".rstrip() for name, s in states)
+        told = "; ".join(f"{name}: {s.state.value} {s.why}".rstrip() for name, s in states) or "no target is left"
         kind = Damage if any(s.state is State.BROKEN for _, s in states) else Missing
         return kind(what, why=f"{len(self._facts.backups)} known; of {newest.summary.backup}: {told}", cure=cure)
 
@@ -299,7 +299,7 @@ class _Decision:
             f"{what} is not in the archived WAL",
             why=f"looked from the backup of {fitting[0].summary.stopped_at} to the end of WAL on timeline {path.id}"
             + self._doubt_text({})
-            + "".join(f"; {one}" for one in seen[:1]),
+            + "".join(f"; {one}" for one in seen[:1] if target.kind is TargetKind.XID),
             cure=("restore points there: " + ", ".join(seen[-10:]))
             if seen and target.kind is TargetKind.NAME
             else "`drkit windows` shows what can be reached; pick it by --to TIME or --to-lsn",

@@ -74,6 +74,9 @@ def look_at(path: Path, *, measure: bool = False) -> FolderFacts:
             raise Refused("the destination is not a folder", where=str(path), cure="name a folder, or a new name")
         names = frozenset(one.name for one in path.iterdir()) if exists else frozenset()
         near = next(p for p in (path, *path.parents) if p.exists())
+        if not near.is_dir() or (not exists and not os.access(near, os.W_OK | os.X_OK)):
+            why = "this user may not write there" if near.is_dir() else "it is no folder"
+            raise Refused("the destination cannot be made", where=str(path), why=f"{near}: {why}")
         space, status = os.statvfs(near), near.stat()
         used = _used(path) if measure and exists else 0
     except OSError as error:
@@ -157,7 +160,7 @@ def choose_owner(facts: FolderFacts, wanted: str, euid: int) -> Owner:
     else the owner of its parent. Others own what they write. Raises Refused, UsageError.
     """
     if euid != 0:
-        if wanted and pwd.getpwnam(wanted).pw_uid != euid:
+        if wanted and wanted != Owner(euid, 0, "").name:
             raise UsageError("only root can give files to another user", cure="leave --owner out")
         if facts.exists and facts.uid != euid:
             raise Refused("the destination belongs to another user", where=str(facts.path), cure="run as that user")

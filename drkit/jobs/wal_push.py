@@ -221,8 +221,9 @@ class _Push:
         whys += [f"{name}: {one.outcome.value}, {one.why}" for name, one in sorted(met.items()) if not one.there]
         whys += self.settings.rule.reasons
         kind = Unreachable if causes else Failed
+        took = f"{' and '.join(acknowledged)} alone cannot acknowledge it" if acknowledged else "no target took it"
         return kind(
-            f"{self.file} is not archived: {' and '.join(acknowledged) or 'no target'} alone cannot acknowledge it",
+            f"{self.file} is not archived: {took}",
             where=", ".join(sorted(self.settings.rule.targets)),
             why="; ".join(whys),
             cure="PostgreSQL keeps the file and hands it over again; `drkit check` tries each target",

@@ -40,7 +40,7 @@ class Copy:
 
 
 def copy_of(scene: Scene, name: str, words: Mapping[str, str]) -> Copy:
-    """A new copy; the targets stay the same targets to this host. Adds the word `destination`."""
+    """A new copy; the targets stay the same targets to this host. Adds the words `copy` and `destination`."""
     root = scene.fresh(name)
     for part in ("a", "b", "spool"):
         shutil.copytree(scene.root / part, root / part)
@@ -48,7 +48,7 @@ def copy_of(scene: Scene, name: str, words: Mapping[str, str]) -> Copy:
     give_tree(root)
     targets = [folder(root, "a", "site-a"), folder(root, "b", "site-b")]
     config = scene.write_config(root / "drkit.toml", targets, key=root / "master.key", spool=root / "spool")
-    return Copy(scene, root, config, {**words, "destination": str(root / "destination")})
+    return Copy(scene, root, config, {**words, "copy": str(root), "destination": str(root / "destination")})
 
 
 def lose(pattern: str) -> Callable[[Copy], None]:

@@ -19,6 +19,7 @@ class Doorway:
         self._listener: socket.socket | None = None
         self._live: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._left, self._mark = 0, b""
         self.open()
 
     @property
@@ -42,6 +43,22 @@ class Doorway:
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 
+    def shut_after(self, requests: int, mark: bytes) -> None:
+        """Let so many more requests pass that have `mark` in them, then shut."""
+        with self._lock:
+            self._left, self._mark = requests, mark
+
+    def _passes(self, data: bytes) -> bool:
+        with self._lock:
+            if not self._mark or self._mark not in data:
+                return True
+            self._left -= 1
+            if self._left >= 0:
+                return True
+            self._mark = b""
+        self.shut()
+        return False
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -51,12 +68,14 @@ class Doorway:
                 return
             with self._lock:
                 self._live |= {client, server}
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, asks in ((client, server, True), (server, client, False)):
+                threading.Thread(target=self._pump, args=(source, sink, asks), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
+                if asks and not self._passes(data):
+                    break
                 sink.sendall(data)
         for one in (source, sink):
             with suppress(OSError):

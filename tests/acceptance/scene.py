@@ -1,4 +1,4 @@
-"""A server, its drkit and its targets, as an operator would set them up; everything is done through the command line."""
+"""A server, its drkit and its targets, as an operator would set them up; everything goes through the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,8 +242,9 @@ def listing(*roots: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def as_server(args: list[str | Path], **more: Any) -> subprocess.Popen[str]:
-    """Start a program in the background as the server's user."""
+def as_server(args: Sequence[str | Path]) -> subprocess.Popen[str]:
+    """Start a program in the background as the server's user; its stderr is a pipe."""
     user = server_user()
-    who = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
-    return subprocess.Popen([str(one) for one in args], text=True, cwd="/", **who, **more)
+    who: dict[str, Any] = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
+    words = [str(one) for one in args]
+    return subprocess.Popen(words, text=True, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **who)

@@ -28,7 +28,7 @@ class Past:
 @pytest.fixture(scope="module")
 def past() -> Iterator[Past]:
     with scene(newest_major(), segment_mb=1) as one:
-        other = new_server(one.server.major)
+        other = new_server(one.server.major, segment_mb=1)
         try:
             words = {"before": one.now(), "other": str(other.data), "data": str(one.server.data)}
             words |= _tell(one)
@@ -91,7 +91,9 @@ CASES = [
     Case("latest-behind-gap", "restore", 4, "refused", ("gap", "{lost}", "--to-lsn", "wal push"), lose(WAL + "{lost}")),
     Case("time-in-gap", "restore --to {gap_time}", 4, "refused", ("gap", "{lost}", "--to-lsn"), lose(WAL + "{lost}")),
     Case("lsn-in-gap", "restore --to-lsn {gap_lsn}", 4, "refused", ("gap", "{lost}"), lose(WAL + "{lost}")),
-    Case("xid-in-gap", "restore --to-xid {gap_xid}", 4, "refused", ("{gap_xid}", "{lost}"), lose(WAL + "{lost}")),
+    Case(
+        "xid-in-gap", "restore --to-xid {gap_xid}", 4, "refused", ("{gap_xid}", "gap", "{lost}"), lose(WAL + "{lost}")
+    ),
     Case("name-unknown", "restore --to-name dawn", 4, "refused", ("dawn", "noon")),
     Case("xid-unknown", "restore --to-xid 99999999", 4, "refused", ("99999999", "not in the archived WAL")),
     Case("xid-no-number", "restore --to-xid two", 2, "usage", ("two", "number")),
@@ -112,16 +114,25 @@ CASES = [
     Case("other-cluster", "restore --delta --into {other}", 4, "refused", ("another cluster", "identifier", "{other}")),
     Case("file", "restore --into {destination}/file", 4, "refused", ("not a folder",), occupy("file")),
     Case("inside-a-data-folder", "restore --into {other}/new", 4, "refused", ("inside another data folder", "{other}")),
+    Case("inside-a-target", "restore --into {copy}/a/new", 4, "refused", ("target a", "{copy}/a")),
+    Case("around-a-target", "restore --delta --into {copy}", 4, "refused", ("target a", "{copy}")),
+    Case("inside-the-spool", "restore --into {copy}/spool/new", 4, "refused", ("the spool",)),
+    Case("below-a-file", "restore --into /dev/null/new", 4, "refused", ("/dev/null", "no folder")),
+    Case("owner-unknown", "restore --owner nobody-knows", 2, "usage", ("--owner",)),
+    Case("no-target-left", "restore --without a --without b", 5, "missing", ("no target is left",)),
     # targets
     Case("one-unmounted", "restore", 4, "refused", ("b", "mounted", "--without b"), unmount("b")),
-    Case("all-unmounted", "restore", 7, "not-this-target", ("no repository", "mounted"), unmount("a", "b")),
-    Case("all-unmounted-list", "list", 7, "not-this-target", ("no repository", "mounted"), unmount("a", "b")),
+    Case("all-unmounted", "restore", 7, "unreachable", ("no repository", "used the target before"), unmount("a", "b")),
+    Case(
+        "all-unmounted-list", "list", 7, "unreachable", ("no repository", "used the target before"), unmount("a", "b")
+    ),
     Case("from-unmounted", "restore --from b", 7, "not-this-target", ("no repository", "mounted"), unmount("b")),
     # damage, on both targets
-    Case("repository-flipped", "list", 9, "damage", ("repository",), flip("repository")),
+    Case("slot-flipped", "list", 8, "key", ("opens no slot", "master.key"), flip("repository")),
     Case("repository-truncated", "restore", 9, "damage", ("repository",), truncate("repository")),
     Case("manifest-flipped", "restore", 9, "damage", ("manifest",), flip("clusters/*/manifests/*", 0.9)),
     Case("manifest-head-flipped", "restore", 9, "damage", ("manifest",), flip("clusters/*/manifests/*", 0.1)),
+    Case("pack-truncated", "restore", 9, "damage", ("no good backup", "broken"), truncate("clusters/*/packs/*/*")),
     Case("manifest-truncated", "restore", 9, "damage", ("manifest",), truncate("clusters/*/manifests/*")),
     Case("last-segment-flipped", "restore", 9, "damage", ("wal/",), flip(WAL + "*")),
     Case("segment-truncated", "restore --to-xid {gap_xid}", 9, "damage", ("{lost}",), truncate(WAL + "{lost}")),
@@ -157,6 +168,7 @@ def test_bad_input_is_one_clear_error_and_nothing_is_touched(past: Past, case: C
     assert set(error) == {"code", "what", "where", "why", "cure", "also"}
     for word in case.says:
         assert word.format(**copy.words) in whole, error
+    assert error["what"] and (error["cure"] or error["why"]), error  # a why may name what is allowed
     assert "Traceback" not in whole and "Error:" not in whole, error
     assert listing(*watched) == before
 
@@ -195,14 +207,33 @@ def test_a_segment_of_a_foreign_server_is_not_archived(past: Past) -> None:
     assert past.scene.drkit("wal", "push", copy.root / "none", config=copy.config, check=False).returncode == 1
 
 
+def test_a_place_that_cannot_be_written_is_told_by_wal_get(past: Past) -> None:
+    """126 and a plain error: neither 'absent' nor a defect."""
+    target = past.scene.fresh("closed")
+    target.mkdir(mode=0o555)
+    done = past.scene.drkit("wal", "get", past.words["lost"], target / "file", check=False)
+    assert done.returncode == 126
+    assert "cannot be written" in done.stderr and "unexpected" not in done.stderr
+
+
 def test_packs_damaged_everywhere_end_the_restore_and_the_folder_cannot_start(past: Past) -> None:
     """Nothing but reading finds it: the repository stays as it is, and what was begun is no data folder."""
-    for name, change in (("flipped", flip("clusters/*/packs/*/*")), ("truncated", truncate("clusters/*/packs/*/*"))):
-        copy = copy_of(past.scene, f"case-pack-{name}", past.words)
-        change(copy)
-        before = listing(copy.root / "a", copy.root / "b")
-        status, error = past.scene.refusal("restore", "--into", copy.destination, config=copy.config)
-        assert (status, error["code"]) == (9, "damage"), error
-        assert "packs/" in error["what"] + error["where"] + error["why"], error
-        assert listing(copy.root / "a", copy.root / "b") == before
-        assert not (copy.destination / "global/pg_control").exists()
+    copy = copy_of(past.scene, "case-pack-flipped", past.words)
+    flip("clusters/*/packs/*/*")(copy)
+    before = listing(copy.root / "a", copy.root / "b")
+    status, error = past.scene.refusal("restore", "--into", copy.destination, config=copy.config)
+    assert (status, error["code"]) == (9, "damage"), error
+    assert "packs/" in error["where"] and "a: " in error["why"] and "b: " in error["why"]
+    assert listing(copy.root / "a", copy.root / "b") == before
+    assert not (copy.destination / "global/pg_control").exists()
+
+
+def test_manifests_damaged_everywhere_are_listed_as_such_never_as_no_backups(past: Past) -> None:
+    copy = copy_of(past.scene, "case-list", past.words)
+    truncate("clusters/*/manifests/*")(copy)
+    done = past.scene.drkit("list", config=copy.config, check=False)
+    assert done.returncode == 9
+    assert past.words["first"] in done.stdout and "cannot be opened" in done.stdout
+    answer = past.scene.answer("list", config=copy.config, code=9)
+    assert [one["id"] for one in answer["unopened"]] == [past.words["first"]]
+    assert {t["state"] for t in answer["unopened"][0]["targets"]} == {"broken"}

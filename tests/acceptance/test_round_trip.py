@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +56,9 @@ def trip(major: int, segment_mb: int, size: Size) -> Iterator[Trip]:
         spaces = [server.create_tablespace("heap"), server.create_tablespace("index")]
         server.pgbench("-i", "-q", "-s", str(size.scale), "--tablespace=heap", "--index-tablespace=index")
         # What never changes again, in the default tablespace: an incremental backup must not pay for it.
-        server.query("create table still as select n, md5(n::text) || md5((-n)::text) h from generate_series(1, 100000) n")
+        server.query(
+            "create table still as select n, md5(n::text) || md5((-n)::text) from generate_series(1, 100000) n"
+        )
         server.query("create index on still (n) tablespace index")
         server.query("vacuum freeze still")
         made = Trip(one, spaces)
@@ -74,11 +75,10 @@ def trip(major: int, segment_mb: int, size: Size) -> Iterator[Trip]:
 @contextmanager
 def _load(one: Scene, size: Size) -> Iterator[None]:
     """pgbench in the background for the length of the block."""
-    where = ["-h", one.server.sockets, "-p", str(one.server.port), "-U", "postgres"]
+    where: list[str | Path] = ["-h", one.server.sockets, "-p", str(one.server.port), "-U", "postgres"]
     rate = ["-R", str(size.rate)] if size.rate else []
     program = (one.server.bin / "pgbench") if (one.server.bin / "pgbench").exists() else require(15) / "pgbench"
-    args = [program, *where, "-n", "-c", "4", "-T", "3600", *rate, "postgres"]
-    process = as_server(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = as_server([program, *where, "-n", "-c", "4", "-T", "3600", *rate, "postgres"])
     try:
         yield
         assert process.poll() is None, process.stderr and process.stderr.read()

@@ -37,7 +37,7 @@ def two_targets(make: MakeStore, extra: str) -> Iterator[tuple[Scene, Store]]:
         server.close()
 
 
-@pytest.fixture(params=["disk", "bucket"])
+@pytest.fixture(params=["disk", pytest.param("bucket", marks=pytest.mark.torture)])
 def make_store(request: pytest.FixtureRequest) -> MakeStore:
     if request.param == "disk":
         return lambda root: disk(root, "b")

@@ -203,7 +203,9 @@ def test_a_frame_that_says_another_size_is_damage(payload: bytes, raw_bytes: int
         open_object(ring(), finished(made), kind=KIND, name=NAME)
 
 
-@pytest.mark.parametrize(("payload", "flags", "type_"), [(b"x", LAST, 0), (b"", 2, 0), (b"", LAST, 1), (b"", LAST | 4, 0)])
+@pytest.mark.parametrize(
+    ("payload", "flags", "type_"), [(b"x", LAST, 0), (b"", 2, 0), (b"", LAST, 1), (b"", LAST | 4, 0)]
+)
 def test_a_last_frame_that_is_not_empty_and_flags_that_nobody_knows_are_damage(
     payload: bytes, flags: int, type_: int
 ) -> None:

@@ -48,7 +48,9 @@ def test_exchanged_and_missing_characters_are_refused(secret: bytes, one: int, t
         parse_key_file(line[: one % len(line)] + line[one % len(line) + 1 :], "f")
 
 
-@pytest.mark.parametrize("text", ["", "# only a comment\n", "DRKIT-KEY-1:00:00", "DRKIT-KEY-1", "a:b:c", "DRKIT-KEY-1::"])
+@pytest.mark.parametrize(
+    "text", ["", "# only a comment\n", "DRKIT-KEY-1:00:00", "DRKIT-KEY-1", "a:b:c", "DRKIT-KEY-1::"]
+)
 def test_what_is_no_key_file_says_what_one_is(text: str) -> None:
     with pytest.raises(KeyMissing) as found:
         parse_key_file(text, "f")

@@ -37,7 +37,16 @@ def stored(found: Any, key: str) -> bytes:
 
 def test_every_kind_that_is_written_has_a_vector(published: Any) -> None:
     kinds = {found["kind"] for found in published["objects"].values()}
-    later = {Kind.SLICE, Kind.SUMMARY, Kind.EVIDENCE, Kind.REPORT, Kind.CANARY, Kind.RETIREMENT, Kind.BINDING, Kind.EPOCH}
+    later = {
+        Kind.SLICE,
+        Kind.SUMMARY,
+        Kind.EVIDENCE,
+        Kind.REPORT,
+        Kind.CANARY,
+        Kind.RETIREMENT,
+        Kind.BINDING,
+        Kind.EPOCH,
+    }
     assert kinds == {int(kind) for kind in Kind if kind not in later}
 
 
@@ -85,6 +94,8 @@ def test_a_reader_that_knows_nothing_of_drkit_opens_them(published: Any, tmp_pat
     for key, found in published["objects"].items():
         if parse_header(stored(published, key), key).kind in wanted:
             done = subprocess.run(
-                [sys.executable, "-I", READER, tmp_path / "key", tmp_path / "target", key], capture_output=True, check=True
+                [sys.executable, "-I", READER, tmp_path / "key", tmp_path / "target", key],
+                capture_output=True,
+                check=True,
             )
             assert done.stdout == b"".join(bytes.fromhex(frame["hex"]) for frame in found["frames"])

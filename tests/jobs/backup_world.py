@@ -129,9 +129,7 @@ class BackupWorld:
 
     def reader(self, manifest: Manifest, name: str = "a") -> ContentReader:
         sources = Sources([self.target(name)], self.layout, self.repository().ring)
-        return ContentReader(
-            self.repository().ring, self.layout, sources, chunk_bytes=manifest.head.chunk_bytes
-        )
+        return ContentReader(self.repository().ring, self.layout, sources, chunk_bytes=manifest.head.chunk_bytes)
 
     def content(self, manifest: Manifest, path: str, name: str = "a") -> bytes:
         """A file of a backup, rebuilt from one target."""

@@ -115,7 +115,8 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
             at = rng.randrange(0, len(data) // CHUNK + 1) * CHUNK
             changed[at : at + CHUNK] = rng.randbytes(len(changed[at : at + CHUNK]))
     elif kind == "grow":
-        changed += rng.choice([bytes, rng.randbytes])(rng.randint(1, 5 * CHUNK))
+        more = rng.randint(1, 5 * CHUNK)
+        changed += rng.choice([bytes(more), rng.randbytes(more)])
     elif kind == "shrink":
         del changed[rng.randint(0, len(data)) :]
     elif kind == "zero" and data:
@@ -240,9 +241,10 @@ def test_the_parents_fingerprints_are_what_the_format_says() -> None:
     placed = repository.backup({"f": data}, {})["f"]
     for number, p in enumerate(placed):
         piece = data[number * sizes.extent :][: sizes.extent]
-        assert b"".join(repository.store.marks(p.map_id)[p.index]) == fingerprints(
-            piece, RING.fingerprint_key, CHUNK
-        ).tobytes()
+        assert (
+            b"".join(repository.store.marks(p.map_id)[p.index])
+            == fingerprints(piece, RING.fingerprint_key, CHUNK).tobytes()
+        )
 
 
 def test_numbers_of_several_stagers_never_meet() -> None:

@@ -20,7 +20,18 @@ from storage_backends.api import Key
 from storage_backends.errors import Unavailable
 from storage_backends.faulty import Faulty
 from tests.crypto.rings import ring, seeded
-from tests.repository.samples import LAYOUT, SEGMENT, SYSTEM, Sample, add_slot, bury, judged, posix_target, sample, target
+from tests.repository.samples import (
+    LAYOUT,
+    SEGMENT,
+    SYSTEM,
+    Sample,
+    add_slot,
+    bury,
+    judged,
+    posix_target,
+    sample,
+    target,
+)
 
 RING = ring()
 

@@ -149,7 +149,7 @@ def test_killed_at_any_effect_the_next_init_makes_it_whole(phase: str, tmp_path:
         backends = memory("a", "b")
         effects = iter(range(1, 10_000))
 
-        def due(effects: "object" = effects, step: int = step) -> bool:
+        def due(effects: object = effects, step: int = step) -> bool:
             return next(effects) == step  # type: ignore[call-overload,no-any-return]
 
         try:

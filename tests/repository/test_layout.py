@@ -12,7 +12,7 @@ from drkit.core.errors import UsageError
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from storage_backends.api import key
 
-moments = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31, 23, 59, 59), timezones=st.just(UTC))  # noqa: DTZ001
+moments = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31, 23, 59, 59), timezones=st.just(UTC))
 runs = st.builds(RunId.new, moments, st.binary(min_size=4, max_size=4))
 layouts = st.builds(ClusterLayout, st.integers(1, 2**64 - 1))
 hexes = st.integers(0, 2**32 - 1).map(lambda number: f"{number:08X}")
@@ -47,8 +47,8 @@ def test_a_zone_does_not_change_a_backup_id() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "latest", "20260301T123059Z", "20260301T123059Z-0001ABFF", "20260301T123059Z-0001abff\n", "20261301T123059Z-0001abff",
-     "20260230T000000Z-00000000", " 20260301T123059Z-0001abff", "20260301T123059Z-0001abff0"],
+    ["", "latest", "20260301T123059Z", "20260301T123059Z-0001ABFF", "20260301T123059Z-0001abff\n",
+     "20261301T123059Z-0001abff", "20260230T000000Z-00000000", " 20260301T123059Z-0001abff", "20260301T123059Z-0001abff0"],
 )  # fmt: skip
 def test_what_is_no_backup_id_is_refused(text: str) -> None:
     with pytest.raises(UsageError):

@@ -166,9 +166,7 @@ def test_an_entry_lies_where_the_format_says() -> None:
 
 
 def test_a_manifest_of_many_entries_is_cut_into_frames() -> None:
-    listed = [
-        Entry(1, 0, 0, 0, 0, 0, n, 0, seeded(n)(32), 0, b"p%d" % n, ((0, n),)) for n in range(30_000)
-    ]
+    listed = [Entry(1, 0, 0, 0, 0, 0, n, 0, seeded(n)(32), 0, b"p%d" % n, ((0, n),)) for n in range(30_000)]
     data = manifest_bytes(listed, [], [bytes(16)])
     opened = open_object(ring(), data, kind=Kind.MANIFEST, name=LAYOUT.manifest(RUN))
     types = [type_ for type_, _ in opened.frames]
@@ -218,7 +216,7 @@ def test_a_manifest_whose_entries_point_nowhere_is_damage() -> None:
         open_manifest(ring(), manifest_bytes([], [], [bytes(15)]), LAYOUT, RUN)
 
 
-@pytest.mark.parametrize("member", [f for f in Head.__slots__])
+@pytest.mark.parametrize("member", list(Head.__slots__))
 def test_a_head_that_lacks_a_member_is_damage(member: str) -> None:
     value = sample_head().to_json()
     del value[member]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drkit.core.errors import Conflict, ConfigError, Damage, KeyMissing, Unreachable
+from drkit.core.errors import ConfigError, Conflict, Damage, KeyMissing, Unreachable
 from drkit.crypto.container import parse_open_section
 from drkit.crypto.keys import Ring
 from drkit.crypto.slots import Secret, open_slot
@@ -37,7 +37,9 @@ def pair(seed: int = 1) -> tuple[Ring, Target, Target]:
     return ring, a, b
 
 
-def opened(spool: Path, *targets: Target, failed: dict[str, Problem] | None = None, secret: Secret = SECRET) -> Repository:
+def opened(
+    spool: Path, *targets: Target, failed: dict[str, Problem] | None = None, secret: Secret = SECRET
+) -> Repository:
     return open_repository(targets, failed or {}, secret, Pins(spool), entropy=seeded(9))
 
 
@@ -118,7 +120,9 @@ def test_a_new_target_of_another_repository_is_not_used_while_the_known_ones_are
     assert set(Pins(spool).targets) == {"a"}
 
 
-@pytest.mark.parametrize("script", ["open=repository:503*", "open=repository:gone*", "list=keys/:503*", "open=keys:denied*"])
+@pytest.mark.parametrize(
+    "script", ["open=repository:503*", "open=repository:gone*", "list=keys/:503*", "open=keys:denied*"]
+)
 def test_one_target_that_is_down_is_named_and_the_other_serves(script: str, spool: Path) -> None:
     ring, a, b = pair()
     opened(spool, a, b)
