@@ -92,11 +92,12 @@ class _Run:
             parents: list[Parent] = []
             manifest = self._load_parent(catalogue, chosen.summary.backup, avoid) if chosen else None
             ring = self._means.repository.ring
-            if left is not None and self._layout.manifest(left.known.run) not in avoid:
-                known = still_there(left, self._participants.inventories(), self._layout)
-                parents.append(Parent(known, self._participants.targets[0], self._layout, ring, avoid))
             if manifest is not None:
                 parents.append(Parent(known_of(manifest[0]), manifest[1], self._layout, ring, avoid))
+            if left is not None and self._layout.manifest(left.known.run) not in avoid:
+                stored = parents[0].known.stored if parents else {}
+                known = still_there(left, self._participants.inventories(), self._layout, stored)
+                parents.insert(0, Parent(known, self._participants.targets[0], self._layout, ring, avoid))
             parent = manifest[0].summary.backup if manifest else None
             journal = Journal(path, self._id, self._origin.source)
             taking = Taking(self._order, self._means, self._origin, self._participants, self._id, self._started)

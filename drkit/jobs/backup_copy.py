@@ -131,7 +131,8 @@ class Copier:
         with self._lock:
             copy.placed[piece.number] = placed
             self.read_bytes += len(data)
-            whole = sum(p.length for p in copy.placed.values()) == copy.found.size
+            sound = all(path != copy.found.path for path, _, _ in self.suspects)
+            whole = sound and sum(p.length for p in copy.placed.values()) == copy.found.size
         if whole:
             self._journal.file(copy.found, copy.settled, copy.extents(self._extent_bytes))
 

@@ -24,8 +24,6 @@ from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.manifest import Source
 from storage_backends.durable import make_dirs
 
-_DATA = (Kind.PACK, Kind.MAP)
-
 
 def journal_path(spool: Path, system_identifier: int) -> Path:
     return spool / str(system_identifier) / "unfinished-backup"
@@ -102,7 +100,8 @@ def read_journal(path: Path) -> Unfinished | None:
         elif "kind" in value:
             name = bytes.fromhex(value["id"])
             stored[(value["kind"], name)] = Stored(value["size"], bytes.fromhex(value["digest"]))
-            uses[name] = tuple(bytes.fromhex(pack) for pack in value["uses"])
+            if value["kind"] == Kind.MAP:
+                uses[name] = tuple(bytes.fromhex(pack) for pack in value["uses"])
         else:
             extents = tuple((bytes.fromhex(map_id), index) for map_id, index in value["extents"])
             files[value["path"].encode()] = KnownFile(tuple(value["facts"]), value["settled"], extents)
@@ -111,19 +110,25 @@ def read_journal(path: Path) -> Unfinished | None:
     return Unfinished(Known(run, source, files, stored), uses)
 
 
-def still_there(left: Unfinished, inventories: Iterable[Inventory], layout: ClusterLayout) -> Known:
-    """Keep only files whose maps, and the packs that these point into, every target holds. Raises StorageError."""
+def still_there(
+    left: Unfinished,
+    inventories: Iterable[Inventory],
+    layout: ClusterLayout,
+    parent: Mapping[tuple[int, bytes], Stored],
+) -> Known:
+    """Keep only files whose maps, and the packs that these point into, every target holds. Raises StorageError.
+
+    parent: the objects of the backup that is built on: packs of no other run but the killed one may be adopted.
+    """
     known = left.known
-    gone: set[tuple[int, bytes]] = set()
-    for inventory in inventories:
-        for (kind, name), facts in known.stored.items():
-            if kind in _DATA and inventory.data.get(layout.data(Kind(kind), name)) != facts.size_bytes:
-                gone.add((kind, name))
-    lost = {name for kind, name in gone if kind == Kind.PACK}
-    whole = {
-        name
-        for kind, name in known.stored
-        if kind == Kind.MAP and (kind, name) not in gone and not lost.intersection(left.uses[name])
-    }
+    listed = [inventory.data for inventory in inventories]
+
+    def held(kind: Kind, name: bytes) -> bool:
+        key = (int(kind), name)
+        facts = known.stored.get(key) if RunId.of_object(name) == known.run else parent.get(key)
+        sizes = {sizes.get(layout.data(kind, name)) for sizes in listed}
+        return facts is not None and sizes == {facts.size_bytes}
+
+    whole = {n for n, uses in left.uses.items() if held(Kind.MAP, n) and all(held(Kind.PACK, pack) for pack in uses)}
     files = {path: f for path, f in known.files.items() if all(map_id in whole for map_id, _ in f.extents)}
     return Known(known.run, known.source, files, known.stored)

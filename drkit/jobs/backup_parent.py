@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from drkit.core.errors import Damage
@@ -34,12 +34,16 @@ class KnownFile:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What one run, finished or killed, left that may be adopted: its files, and size and digest of its objects."""
+    """What one run, finished or killed, left that may be adopted: its files, and size and digest of its objects.
+
+    damaged: (path, block) of the pages that it found damaged; adopting such a file adopts the finding.
+    """
 
     run: RunId
     source: Source
     files: Mapping[bytes, KnownFile]
     stored: Mapping[tuple[int, bytes], Stored]
+    damaged: Sequence[tuple[str, int]] = ()
 
 
 def known_of(manifest: Manifest) -> Known:
@@ -55,7 +59,7 @@ def known_of(manifest: Manifest) -> Known:
     }
     kinds = (Kind.PACK, Kind.MAP)
     stored = {(r.kind, r.name): Stored(r.size, r.digest) for r in manifest.references if r.kind in kinds}
-    return Known(manifest.summary.run, manifest.head.source, files, stored)
+    return Known(manifest.summary.run, manifest.head.source, files, stored, manifest.head.damaged)
 
 
 class Parent:
@@ -163,6 +167,10 @@ class Earlier:
     @property
     def stored(self) -> dict[tuple[int, bytes], Stored]:
         return {key: facts for p in reversed(self.parents) for key, facts in p.known.stored.items()}
+
+    @property
+    def damaged(self) -> list[tuple[str, int]]:
+        return [finding for p in self.parents for finding in p.known.damaged]
 
     @property
     def keys(self) -> list[str]:

@@ -165,11 +165,19 @@ class Taking:
             stop=stop,
             found=found,
             copies=copies,
-            damaged=copier.damaged(stop.lsn),
+            damaged=self._damaged(copier, stop, earlier, copies),
             parent=parent,
             new_bytes=collector.new_bytes,
         )
         return taken, Parts(collector.stored, collector.maps, fan.sent_bytes, copier.read_bytes)
+
+    @staticmethod
+    def _damaged(
+        copier: Copier, stop: BackupStop, earlier: Earlier, copies: Sequence[FileCopy]
+    ) -> list[tuple[str, int]]:
+        """What was found now, and what the earlier run found in files that were adopted unread."""
+        adopted = {copy.found.path for copy in copies if copy.adopted}
+        return sorted({*copier.damaged(stop.lsn), *(d for d in earlier.damaged if d[0] in adopted)})
 
     def _plan(self, copies: Sequence[FileCopy], earlier: Earlier, listed_at: int) -> list[FileCopy]:
         """Adopt what is unchanged; returns what must be read. pg_control is in neither: it comes last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ class Doorway:
         self._listener: socket.socket | None = None
         self._live: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._left, self._mark = 0, b""
+        self._allowed, self._seen = 0, set[bytes]()
+        self._pattern: re.Pattern[bytes] | None = None
         self.open()
 
     @property
@@ -43,19 +45,20 @@ class Doorway:
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 
-    def shut_after(self, requests: int, mark: bytes) -> None:
-        """Let so many more requests pass that have `mark` in them, then shut."""
+    def shut_after(self, names: int, pattern: bytes) -> None:
+        """Let requests for so many different names pass (the group of `pattern`), and shut at the next one."""
         with self._lock:
-            self._left, self._mark = requests, mark
+            self._allowed, self._pattern, self._seen = names, re.compile(pattern), set()
 
     def _passes(self, data: bytes) -> bool:
         with self._lock:
-            if not self._mark or self._mark not in data:
+            found = self._pattern.search(data) if self._pattern else None
+            if found is None:
                 return True
-            self._left -= 1
-            if self._left >= 0:
+            self._seen.add(found[1])
+            if len(self._seen) <= self._allowed:
                 return True
-            self._mark = b""
+            self._pattern = None
         self.shut()
         return False
 

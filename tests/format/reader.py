@@ -1,7 +1,7 @@
 """Opens a repository without drkit: written from docs/format.md alone, to prove that the page says enough.
 
-    reader.py KEYFILE TARGET KEY            the content of the object at KEY (a WAL file) to stdout
-    reader.py KEYFILE TARGET KEY FOLDER     every file of the backup whose manifest is at KEY, into FOLDER
+reader.py KEYFILE TARGET KEY            the content of the object at KEY (a WAL file) to stdout
+reader.py KEYFILE TARGET KEY FOLDER     every file of the backup whose manifest is at KEY, into FOLDER
 """
 
 import hashlib
@@ -66,12 +66,13 @@ def extent(cluster: str, map_id: bytes, index: int, chunk_bytes: int) -> bytes: 
 
 
 def extract(manifest: str, folder: Path) -> None:  # section 6
-    head, maps, entries, at = json.loads(joined(manifest, 1)), joined(manifest, 2), joined(manifest, 3), 0
+    cluster, at = manifest.split("/manifests/")[0], 0
+    head, maps, entries = json.loads(joined(manifest, 1)), joined(manifest, 2), joined(manifest, 3)
     while at < len(entries):
         type_, path_bytes, count = struct.unpack_from("<BxH80xI", entries, at)
         path, at = folder / entries[at + 88 : at + 88 + path_bytes].decode(), at + 88 + path_bytes
         places = list(struct.iter_unpack("<II", entries[at : (at := at + 8 * count)]))
-        pieces = (extent(manifest.split("/manifests/")[0], maps[16 * m :][:16], e, head["chunk_bytes"]) for m, e in places)
+        pieces = (extent(cluster, maps[16 * m :][:16], e, head["chunk_bytes"]) for m, e in places)
         path.mkdir(parents=True) if type_ == 2 else path.write_bytes(b"".join(pieces))
 
 

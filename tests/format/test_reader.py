@@ -22,6 +22,7 @@ def world() -> Iterator[BackupWorld]:
     require(15)
     server: Server = new_server(15)
     try:
+        server.set(wal_keep_size="1GB")
         made = BackupWorld(server)
         made.start()
         yield made

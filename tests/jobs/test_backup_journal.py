@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -35,8 +35,9 @@ def written(path: Path, kinds: Iterable[Kind] = (Kind.MAP, Kind.PACK)) -> None:
         journal.stored(kind, OWN, FACTS, [OWN, FOREIGN] if kind is Kind.MAP else [])
 
 
-def left_files(path: Path, *keys: str) -> set[bytes]:
-    """The files that may be adopted while a target holds these objects."""
+def left_files(path: Path, *keys: str, parent: Mapping[tuple[int, bytes], Stored] | None = None) -> set[bytes]:
+    """The files that may be adopted while a target holds these objects; the parent has the foreign pack."""
+    known = {(int(Kind.PACK), FOREIGN): FACTS} if parent is None else parent
     where = target("t", MemoryBackend())
     for key in keys:
         where.write(
@@ -46,7 +47,7 @@ def left_files(path: Path, *keys: str) -> set[bytes]:
         )
     left = read_journal(path)
     assert left is not None and left.known.run == RUN and left.known.source == SOURCE
-    return set(still_there(left, [Inventory(where, LAYOUT, ring())], LAYOUT).files)
+    return set(still_there(left, [Inventory(where, LAYOUT, ring())], LAYOUT, known).files)
 
 
 def test_what_is_all_there_may_be_adopted(tmp_path: Path) -> None:
@@ -87,3 +88,9 @@ def test_a_finished_backup_leaves_no_journal(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "deep" / "j") is not None
     journal.done()
     assert read_journal(tmp_path / "deep" / "j") is None
+
+
+def test_a_pack_that_the_parent_does_not_have_is_not_adopted(tmp_path: Path) -> None:
+    """Only what the lease names is protected: the killed run and the backup that is built on."""
+    written(tmp_path / "j")
+    assert left_files(tmp_path / "j", "map own", "pack own", "pack foreign", parent={}) == set()

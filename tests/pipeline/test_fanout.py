@@ -64,7 +64,7 @@ def test_what_a_failed_target_holds_is_whole_objects_only() -> None:
 
 def test_too_few_targets_end_the_run_with_every_cause() -> None:
     backends = {name: Faulty(MemoryBackend(name), "create=p/003:full") for name in "ab"}
-    with pytest.raises(Failed, match="0 of 1|1 of 1") as error:
+    with pytest.raises(Failed, match=r"[01] of 1") as error:
         sent(backends, 1)
     assert "a:" in error.value.why and "b:" in error.value.why
     with pytest.raises(Failed, match="1 of 2 required"):

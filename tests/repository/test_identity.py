@@ -253,7 +253,7 @@ def test_two_inits_in_threads_end_with_one_identity(kind: str, tmp_path: Path) -
         for thread in threads:
             thread.join()
         assert not failures
-        assert len(set(r.repository for r in rings.values())) == 1
+        assert len({r.repository for r in rings.values()}) == 1
         assert opened(backends, tmp_path / f"pins-{number}") == rings[0]
 
 

@@ -48,7 +48,8 @@ def test_a_zone_does_not_change_a_backup_id() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "latest", "20260301T123059Z", "20260301T123059Z-0001ABFF", "20260301T123059Z-0001abff\n",
-     "20261301T123059Z-0001abff", "20260230T000000Z-00000000", " 20260301T123059Z-0001abff", "20260301T123059Z-0001abff0"],
+     "20261301T123059Z-0001abff", "20260230T000000Z-00000000", " 20260301T123059Z-0001abff",
+     "20260301T123059Z-0001abff0"],
 )  # fmt: skip
 def test_what_is_no_backup_id_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
