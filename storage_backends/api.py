@@ -7,8 +7,8 @@ A backend knows nothing of databases, encryption or policies. All implementation
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NewType, Protocol
 
@@ -53,6 +53,7 @@ class Traits:
     atomic_create_max_bytes: the largest object for which that holds; larger ones are checked, then written.
     range_read_min_bytes: below this a ranged read costs as much as this many bytes.
     device: what tells two targets on one medium apart: a device number, or endpoint and account.
+    free_bytes: asks how much more fits; None for a store without a known end. Raises as the verbs do.
     """
 
     scheme: str
@@ -61,6 +62,7 @@ class Traits:
     max_object_bytes: int
     range_read_min_bytes: int
     device: str
+    free_bytes: Callable[[], int] | None = field(default=None, compare=False)
 
 
 class Upload(Protocol):

@@ -117,4 +117,5 @@ def _open_s3(url: str, parts: SplitResult, settings: TargetSettings) -> StorageB
 
 
 def _malformed(url: str, why: str) -> Unsupported:
-    return Unsupported(f"open the target {url!r}", why=why)
+    cure = "set the target's url: file:///absolute/folder, or s3://bucket/prefix"
+    return Unsupported(f"open the target {url!r}", why=why, cure=cure)

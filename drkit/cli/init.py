@@ -25,6 +25,7 @@ def run(
 
     context = of(ctx)
     with open_wiring(context) as wiring:
+        wiring.need_spool()
         made = _key_file(wiring, yes)
         secret = wiring.secret()
         targets, failed = wiring.targets(create_root=True)

@@ -57,7 +57,7 @@ def list_keys(ctx: typer.Context) -> None:
 
     context = of(ctx)
     with open_wiring(context) as wiring:
-        repository = wiring.repository()
+        repository = wiring.repository(reading=True)
         slots: dict[str, dict[str, object]] = {}
         for target in repository.targets:
             for name, data in slots_of(target):

@@ -80,7 +80,7 @@ def _verb(name: str, verb: Verb) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module_name:
             raise
-        raise UsageError(f"'drkit {name}' is not part of this version") from error
+        raise UsageError(f"'drkit {name}' is not part of this version", cure="`drkit --help` lists what is") from error
     app = typer.Typer(**STYLE)
     app.command(name=name)(getattr(module, verb.function))
     command: Any = get_command(app)

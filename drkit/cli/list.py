@@ -52,7 +52,7 @@ def catalogues(wiring: Wiring, cluster: str | None) -> list[Catalogue]:
 
     if cluster is not None or len(wiring.config.cluster) == 1:
         cluster, _ = wiring.cluster(cluster)
-    repository = wiring.repository()
+    repository = wiring.repository(reading=True)
     found = [read_catalogue(repository, s) for s in sorted(systems(repository))]
     if cluster is None:
         return found

@@ -118,7 +118,7 @@ def _stored(wiring: Wiring, order: PolicyOrder, server: Server) -> Stored:
     from drkit.jobs.policy_facts import nothing_answers, read_stored
 
     try:
-        means = wiring.means()
+        means = wiring.means(reading=True)
     except (StorageError, Unreachable, Damage) as error:
         return nothing_answers(order, str(error))
     return read_stored(order, means, server.system_identifier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +87,7 @@ def run(
         order = _order(wiring, name, found, into, wish, mapping, delta=delta, resume=resume_archiving)
         order = _with(order, owner=owner, workers=workers)
         _keep_apart(wiring, [order.destination, *(Path(new) for _, new in mapping)])
-        means = wiring.means()
+        means = wiring.means(reading=True)
         catalogues = read_catalogues(means.repository, name)
         plan = plan_restore(order, means, catalogues, read_rates(wiring.config.daemon.spool))
         if plan_only and context.json:
@@ -154,7 +155,10 @@ def point(
     if to is None or to in ("latest", "end"):
         kind = TargetKind.END if to == "end" else TargetKind.LATEST
         if exclusive:
-            raise UsageError("--exclusive goes with a time, a position or a transaction")
+            raise UsageError(
+                "--exclusive goes with a time, a position or a transaction",
+                cure="leave it out, or name one: --to TIME, --to-lsn X/Y, --to-xid N",
+            )
         return RecoveryTarget(kind, action=then)
     return RecoveryTarget(TargetKind.TIME, parse_time(to), not exclusive, action=then)
 
@@ -308,6 +312,8 @@ def result_json(plan: Plan, result: RestoreResult, started: Started | None) -> d
         "seconds": round(result.seconds, 3),
         "failures": [{"target": t, "object": o, "why": w} for t, o, w in result.failures],
         "spared": list(result.spared),
+        "wal_events": [asdict(one) for one in started.wal_damages] if started else [],
+        "wal_bytes": dict(started.wal_bytes) if started else {},
         "plan": plan_json(plan),
     }
     if started is not None:
@@ -338,6 +344,10 @@ def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> s
         lines.append(f"start it as {plan.owner.name}: pg_ctl -D {plan.order.destination} start; it recovers by itself")
     else:
         lines += [f"  {seconds:8.2f} s  {name} {detail}".rstrip() for name, seconds, detail in started.phases]
+        lines += [f"  {name}: {format_size(size)} of WAL" for name, size in started.wal_bytes.items()]
+        for one in started.wal_damages:
+            served = f"{one.served_by} served it" if one.served_by else "recovery did without it"
+            lines.append(f"  WAL {one.file} is damaged on {one.target}, {served}: {one.why}")
         lines.append(f"server {started.outcome.value}; psql -h {started.socket_folder} -p {started.port}")
         if plan.order.destination != plan.order.home:
             lines.append("  started fenced: loopback only, no archiving, no subscriptions, no preloaded libraries")

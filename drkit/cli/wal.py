@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,16 +67,18 @@ def _spool(wiring: Wiring) -> Spool:
     return Spool(wiring.config.daemon.spool)
 
 
-def _repository(wiring: Wiring, skip: Mapping[str, str]) -> Repository:
-    """Opened without asking the targets in `skip`, unless those are all there are."""
+def _repository(wiring: Wiring, resting: Mapping[str, str], left_out: Collection[str] = ()) -> Repository:
+    """Opened without asking the targets in `resting`, unless those are all there are, and those in `left_out`."""
     from drkit.repository.repository import open_repository
 
-    targets, failed = wiring.targets()
-    asked = [target for target in targets if target.name not in skip] or targets
+    targets, failed = wiring.targets(left_out=left_out)
+    asked = [target for target in targets if target.name not in resting] or targets
     for target in targets:
         if target not in asked:
-            failed[target.name] = Unreachable("it failed just now", where=target.where, why=skip[target.name])
-    return open_repository(asked, failed, wiring.secret(), wiring.pins(), entropy=os.urandom)
+            failed[target.name] = Unreachable("it failed just now", where=target.where, why=resting[target.name])
+    return open_repository(
+        asked, failed, wiring.secret(), wiring.pins(), entropy=os.urandom, unsaved=wiring.pins_not_saved
+    )
 
 
 def _rule(wiring: Wiring, repository: Repository, spool: Spool, data_dir: Path) -> AckRule:
@@ -108,6 +110,7 @@ def get(
 ) -> int:
     """Fetch one WAL file. 0: it is there; N: proven absent; 126: in doubt, or anything else."""
     from drkit.engines.postgres.wal import parse_name
+    from drkit.jobs.recovery_events import note
     from drkit.jobs.recovery_file import read_recovery_file
     from drkit.jobs.wal_get import Answer, Claim, claim
 
@@ -126,6 +129,8 @@ def get(
     if known is Claim.ABSENT:  # by the plan alone: needs no target, no key and no configuration
         return _absent(absent_exit, name, why)
     found = _fetch(_planned(context, recovery), name, dest, recovery, cluster)
+    if recovery is not None and found.answer is not Answer.ABSENT:
+        note(folder, found.event(name))
     if found.answer is Answer.GOT:
         return DONE
     if found.answer is Answer.ABSENT:
@@ -133,13 +138,19 @@ def get(
     if recovery is not None and recovery.standby and (folder / "standby.signal").exists():
         # A standby's recovery does not end: it asks again, and a harder exit would take it down.
         return _absent(absent_exit, name, f"in doubt, {found.why}: a standby asks again")
-    raise Failed(
-        f"{name} is in doubt",
-        where=", ".join(found.problems),
-        why="; ".join([found.why, *(f"{target}: {text}" for target, text in found.problems.items())]),
-        cure="once the targets answer again, start the server again; a target that is lost for good is given up "
-        "with `drkit restore --without TARGET`",
-    )
+    raise _doubt(name, found)
+
+
+def _doubt(name: str, found: Found) -> Failed:
+    once = "start the server again: recovery goes on where it stopped"
+    if found.damaged:
+        cure = "bring a good copy from a server's pg_wal with `drkit wal push`, or let the other targets answer, and "
+        cure += f"{once}; or restore to an earlier point"
+    else:
+        cure = f"once the targets answer again, {once}; a target that is lost for good is given up with "
+        cure += "`drkit restore --without TARGET`"
+    why = "; ".join(part for part in (found.why, found.told) if part)
+    return Failed(f"{name} is in doubt", where=", ".join(found.problems), why=why, cure=cure)
 
 
 def _planned(context: Context, recovery: RecoveryFile | None) -> Context:
@@ -155,30 +166,40 @@ def _absent(code: int | None, name: str, why: str) -> int:
 
 
 def _fetch(context: Context, name: str, dest: Path, recovery: RecoveryFile | None, cluster: str | None) -> Found:
+    """Ask first without the targets that failed just now, and where that leaves a doubt, all of them, repeatedly."""
     from drkit.jobs.wal_get import Answer, Retry
     from drkit.jobs.wal_get import get as fetch
 
     with open_wiring(context) as wiring:
+        wanted = _wanted(wiring, name, recovery, cluster)
+        left_out = _left_out(wiring, recovery)
+        patience = Retry(rounds=3) if recovery is not None and recovery.standby else Retry()  # a standby asks again
         resting = _spool(wiring).resting(wiring.clock.now())
-        skip = dict(resting)
-        if recovery is not None:
-            skip |= {one: "the plan does without it" for one in wiring.config.target if one not in recovery.targets}
-            skip |= dict.fromkeys(recovery.without, "it was given up for this recovery")
-        repository = _repository(wiring, skip)
-        wanted = _wanted(wiring, repository, name, recovery, cluster)
-        once = Retry(rounds=1) if resting else Retry()
-        found = fetch(wanted, dest, repository, recovery, wiring.clock, wiring.log, retry=once)
-        if found.answer is Answer.DOUBT and resting:
-            for one in resting:
-                skip.pop(one)
-            repository = _repository(wiring, skip)
-            found = fetch(wanted, dest, repository, recovery, wiring.clock, wiring.log, retry=Retry())
-        return found
+        if resting:
+            found = fetch(
+                wanted,
+                dest,
+                lambda: _repository(wiring, resting, left_out),
+                recovery,
+                wiring.clock,
+                wiring.log,
+                retry=Retry(rounds=1),
+            )
+            if found.answer is not Answer.DOUBT:
+                return found
+        return fetch(
+            wanted, dest, lambda: _repository(wiring, {}, left_out), recovery, wiring.clock, wiring.log, retry=patience
+        )
 
 
-def _wanted(
-    wiring: Wiring, repository: Repository, name: str, recovery: RecoveryFile | None, cluster: str | None
-) -> Wanted:
+def _left_out(wiring: Wiring, recovery: RecoveryFile | None) -> frozenset[str]:
+    """Targets that the plan does without: they are not even opened."""
+    if recovery is None:
+        return frozenset()
+    return frozenset(n for n in wiring.config.target if n not in recovery.targets or n in recovery.without)
+
+
+def _wanted(wiring: Wiring, name: str, recovery: RecoveryFile | None, cluster: str | None) -> Wanted:
     """Whose file it is: the recovery file's, this folder's, the configured data folder's, else the only one stored."""
     from drkit.engines.postgres.control import CONTROL_PATH, read_control
     from drkit.engines.postgres.wal import parse_name
@@ -193,7 +214,7 @@ def _wanted(
         if folder is not None and (folder / CONTROL_PATH).exists():
             _, control = read_control(folder, wiring.clock.sleep)
             return Wanted(parsed, control.system_identifier, control.wal_segment_size)
-    return Wanted(parsed, _only(systems(repository)), None)
+    return Wanted(parsed, _only(systems(_repository(wiring, {}))), None)
 
 
 def _only(known: frozenset[int]) -> int:
@@ -219,8 +240,8 @@ def _prefetch(context: Context, name: str, folder: Path, recovery: RecoveryFile 
         else:
             _, control = read_control(folder, wiring.clock.sleep)
             wanted = Wanted(parse_name(name), control.system_identifier, control.wal_segment_size)
-        skip = _spool(wiring).resting(wiring.clock.now()) | dict.fromkeys(recovery.without if recovery else (), "")
-        prefetch(folder, wanted, recovery, lambda: _repository(wiring, skip), wiring.log)
+        resting, left_out = _spool(wiring).resting(wiring.clock.now()), _left_out(wiring, recovery)
+        prefetch(folder, wanted, recovery, lambda: _repository(wiring, resting, left_out), wiring.log)
     return DONE
 
 
@@ -239,7 +260,7 @@ def status(
 
     with open_wiring(of(ctx)) as wiring:
         _, found = wiring.cluster(cluster)
-        repository, spool = wiring.repository(), _spool(wiring)
+        repository, spool = wiring.repository(reading=not pay), _spool(wiring)
         if pay:
             pay_debts(repository, repository.targets, spool, wiring.clock, wiring.log)
         system, size, data_dir = _system(wiring, repository, found)

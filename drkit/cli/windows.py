@@ -24,7 +24,7 @@ def run(ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(metava
 
     context = of(ctx)
     with open_wiring(context) as wiring:
-        means = wiring.means()
+        means = wiring.means(reading=True)
         name = wiring.cluster(cluster)[0] if cluster is not None or len(wiring.config.cluster) == 1 else None
         catalogues = read_catalogues(means.repository, name)
         found = [(c.layout.system_identifier, read_windows(c, means)) for c in catalogues]

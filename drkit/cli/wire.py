@@ -9,7 +9,7 @@ import os
 import random
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,16 +59,21 @@ class Wiring:
             raise UsageError("which cluster?", why=f"the configuration has {', '.join(sorted(known))}", cure="name it")
         if name not in known:
             why = f"the configuration has {', '.join(sorted(known))}"
-            raise UsageError(f"there is no cluster {name!r}", where=str(self.loaded.path), why=why)
+            cure = f"name one of them, or add [cluster.{name}]"
+            raise UsageError(f"there is no cluster {name!r}", where=str(self.loaded.path), why=why, cure=cure)
         return name, known[name]
 
-    def targets(self, *, create_root: bool = False) -> tuple[list[Target], dict[str, Problem]]:
-        """Every configured target, opened; and why each other one could not be."""
+    def targets(
+        self, *, create_root: bool = False, left_out: Collection[str] = ()
+    ) -> tuple[list[Target], dict[str, Problem]]:
+        """Every configured target but those left out, opened; and why each other one could not be."""
         opened: list[Target] = []
         failed: dict[str, Problem] = {}
         if not self.config.target:
             raise ConfigError("no target is configured", where=str(self.loaded.path), cure="add [target.NAME]")
         for name, target in self.config.target.items():
+            if name in left_out:
+                continue
             try:
                 opened.append(self._target(name, target, create_root))
             except StorageError as error:
@@ -127,21 +132,37 @@ class Wiring:
 
         return Pins(self.config.daemon.spool)
 
-    def repository(self) -> Repository:
-        """Open on all targets that answer; says on stderr which did not."""
+    def need_spool(self) -> None:
+        """Raises ConfigError where this user cannot write to the spool, before a job that needs it begins."""
+        from drkit.repository.pins import make_spool
+
+        make_spool(self.config.daemon.spool)
+
+    def pins_not_saved(self, error: Problem) -> None:
+        """Tell of pins that could not be kept, for who only reads."""
+        self.log.warn("targets were not pinned", where=error.where, why=error.why, cure=error.cure)
+
+    def repository(self, *, reading: bool = False) -> Repository:
+        """Open on all targets that answer; says on stderr which did not. reading: goes without a spool."""
         from drkit.repository.repository import open_repository
 
+        if not reading:
+            self.need_spool()
         secret = self.secret()
         targets, failed = self.targets()
-        found = open_repository(targets, failed, secret, self.pins(), entropy=os.urandom)
+        found = open_repository(
+            targets, failed, secret, self.pins(), entropy=os.urandom, unsaved=self.pins_not_saved if reading else None
+        )
         for name, problem in found.absent.items():
             self.log.warn("target is not used", target=name, why=str(problem))
         return found
 
-    def means(self) -> Means:
+    def means(self, *, reading: bool = False) -> Means:
+        """What a job works with; reading: goes without a spool."""
         from drkit.jobs.means import Means
 
-        return Means(self.repository(), self.clock, os.urandom, self.token, self.progress, self.log)
+        repository = self.repository(reading=reading)
+        return Means(repository, self.clock, os.urandom, self.token, self.progress, self.log)
 
 
 @contextmanager

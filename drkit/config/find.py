@@ -20,7 +20,8 @@ def find(explicit: Path | None, env: Mapping[str, str], cwd: Path, *, system_fil
         path = named if named.is_absolute() else cwd / named
         if not path.is_file():
             origin = "--config" if explicit else "$DRKIT_CONFIG"
-            raise ConfigError("no configuration", where=str(path), why=f"{origin} names no file")
+            why, cure = f"{origin} names no file", "is the path right?"
+            raise ConfigError("no configuration", where=str(path), why=why, cure=cure)
         return path
     local = cwd / LOCAL_NAME
     if local.exists():

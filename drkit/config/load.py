@@ -53,7 +53,10 @@ def check(tree: Tree, path: Path, sources: Mapping[str, str] | None = None) -> C
         lines = describe(error, sources or {}, path)
         what = "the configuration is wrong" if len(lines) == 1 else f"{len(lines)} settings are wrong"
         why = "".join(f"\n  {line}" for line in lines) if lines[1:] else lines[0]
-        raise ConfigError(what, where=str(path), why=why) from None
+        cure = "set it right in that file" if not lines[1:] else "set them right in that file"
+        if any(" (set by " in line for line in lines):
+            cure += ", and in the environment what the variables named above set"
+        raise ConfigError(what, where=str(path), why=why, cure=cure) from None
 
 
 def _read(path: Path) -> Tree:
@@ -61,9 +64,11 @@ def _read(path: Path) -> Tree:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigError("the configuration cannot be read", where=str(path), why=str(error)) from error
+        cure = f"may this user read it? ls -l {path}"
+        raise ConfigError("the configuration cannot be read", where=str(path), why=str(error), cure=cure) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("the configuration is not TOML", where=str(path), why=str(error)) from error
+        cure = "mend the line that is named; texts stand in quotes, sections in [brackets]"
+        raise ConfigError("the configuration is not TOML", where=str(path), why=str(error), cure=cure) from error
 
 
 def _leaves(tree: Tree, prefix: str = "") -> list[str]:

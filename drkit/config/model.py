@@ -278,7 +278,8 @@ class Config(Section):
         known = ", ".join(sorted(self.cluster)) or "none"
         if name is not None:
             if name not in self.cluster:
-                raise Missing(f"no cluster {name!r}", why=f"the configuration names: {known}")
+                why, cure = f"the configuration names: {known}", f"name one of them, or add [cluster.{name}]"
+                raise Missing(f"no cluster {name!r}", why=why, cure=cure)
             return name, self.cluster[name]
         if not self.cluster:
             raise Missing("no cluster", why="the configuration names none", cure="add [cluster.NAME]")

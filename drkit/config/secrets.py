@@ -46,7 +46,8 @@ def read_file(path: Path, purpose: str) -> Secret:
             mode = stat.S_IMODE(path.stat().st_mode)
             data = file.read(MAX_SECRET_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{purpose} cannot be read", where=str(path), why=error.strerror or "") from error
+        cure = "is the path right, and may this user read the file?"
+        raise ConfigError(f"{purpose} cannot be read", where=str(path), why=error.strerror or "", cure=cure) from error
     if mode & stat.S_IROTH:
         why = f"everyone may read it (mode {mode:04o})"
         raise ConfigError(f"{purpose} is not safe", where=str(path), why=why, cure=f"chmod 600 {path}")
@@ -62,27 +63,30 @@ def run_command(command: str, purpose: str) -> Secret:
             words, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
         )
     except (OSError, ValueError, IndexError) as error:
-        raise ConfigError(f"{purpose}: the command does not start", where=name, why=str(error)) from error
+        cure = "is the program installed? it is run without a shell: name it by its whole path"
+        raise ConfigError(f"{purpose}: the command does not start", where=name, why=str(error), cure=cure) from error
     except subprocess.TimeoutExpired:
         why = f"no answer in {COMMAND_TIMEOUT_S} s"
-        raise ConfigError(f"{purpose}: the command hangs", where=name, why=why) from None
+        cure = "does it wait for input? it gets none"
+        raise ConfigError(f"{purpose}: the command hangs", where=name, why=why, cure=cure) from None
     if done.returncode != 0:
         words_of_it = done.stderr.decode(errors="replace").strip().splitlines()
         why = f"exit {done.returncode}" + (f": {words_of_it[-1]}" if words_of_it else "")
-        raise ConfigError(f"{purpose}: the command failed", where=name, why=why)
+        raise ConfigError(f"{purpose}: the command failed", where=name, why=why, cure="run it as this user to see why")
     return _secret(done.stdout, purpose, name)
 
 
 def _secret(data: bytes, purpose: str, where: str) -> Secret:
     if len(data) > MAX_SECRET_BYTES:
-        raise ConfigError(f"{purpose} is too long", where=where, why=f"more than {MAX_SECRET_BYTES} bytes")
+        why, cure = f"more than {MAX_SECRET_BYTES} bytes", "is it the right file or command?"
+        raise ConfigError(f"{purpose} is too long", where=where, why=why, cure=cure)
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise ConfigError(f"{purpose} is not text", where=where) from None
+        raise ConfigError(f"{purpose} is not text", where=where, cure="is it the right file or command?") from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        raise ConfigError(f"{purpose} is empty", where=where)
+        raise ConfigError(f"{purpose} is empty", where=where, cure="is it the right file or command?")
     return Secret(text)
 
 
@@ -112,7 +116,8 @@ def credentials(name: str, target: Target, env: Mapping[str, str]) -> Credential
         token = env.get(f"{prefix}SESSION_TOKEN")
         return Credentials(access, Secret(secret), Secret(token) if token else None)
     if access or secret:
-        raise ConfigError(f"{prefix}ACCESS_KEY and {prefix}SECRET_KEY come together")
+        missing = f"{prefix}{'SECRET_KEY' if access else 'ACCESS_KEY'}"
+        raise ConfigError(f"{prefix}ACCESS_KEY and {prefix}SECRET_KEY come together", cure=f"set {missing} as well")
     purpose = f"the credentials of target {name}"
     if target.access_key_file is not None and target.secret_key_file is not None:
         access_key = read_file(target.access_key_file, purpose).reveal()
@@ -138,4 +143,5 @@ def _from_command(output: Secret, purpose: str) -> Credentials:
         )
     except (ValueError, KeyError, AttributeError):
         why = "wanted two lines, or JSON with AccessKeyId and SecretAccessKey"
-        raise ConfigError(f"{purpose}: the command's answer is not understood", why=why) from None
+        cure = "run it to see what it prints"
+        raise ConfigError(f"{purpose}: the command's answer is not understood", why=why, cure=cure) from None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from drkit.core.errors import Damage, DrkitError
+from drkit.core.errors import ConfigError, Damage, DrkitError
+from drkit.core.units import format_size
 from drkit.engines.postgres.control import read_control
 from drkit.engines.postgres.session import ServerFacts, Session
 from drkit.engines.postgres.wal import name_before
@@ -20,6 +21,8 @@ from storage_backends.api import key
 from storage_backends.errors import AlreadyExists, NotFound, StorageError
 
 _ROUND_TRIP_S = 30.0
+_SEGMENT_BYTES = 16 << 20  # initdb's default, where no server can be asked
+_SPACE_BYTES = 1 << 30
 _RESTART, _RELOAD = "restart", "reload"
 
 
@@ -86,11 +89,16 @@ def _target(target: Target, entropy: Callable[[int], bytes]) -> Finding:
 
 
 def check_server(order: CheckOrder, means: Means) -> Iterator[Finding]:
-    """The server's version, rights and settings, its data folder, and the round trip of a WAL segment."""
+    """The server's version, rights and settings, its data folder, the room on the targets, and the round trip of a
+    WAL segment. Raises ConfigError for a connection string that is none.
+    """
     try:
         session = Session.open(order.connection, "drkit check")
+    except ConfigError:
+        raise
     except DrkitError as error:
         yield Finding("server", Level.FAIL, str(error), error.cure)
+        yield from check_space(means.repository.targets, _SEGMENT_BYTES, 0)
         return
     with session:
         facts = session.facts()
@@ -101,6 +109,7 @@ def check_server(order: CheckOrder, means: Means) -> Iterator[Finding]:
         yield from _folder(folder, facts, means)
         yield from _settings(session, facts, order)
         yield from _devices(folder, means.repository.targets)
+        yield from check_space(means.repository.targets, facts.wal_segment_size, _database_bytes(session))
         if not facts.in_recovery and facts.archive_mode != "off":
             yield _round_trip(session, facts, means)
 
@@ -172,6 +181,39 @@ def _rpo(timeout_s: int, rpo_s: float | None) -> Iterator[Finding]:
         return
     text = f"archive_timeout is {timeout_s or 'off'}: a quiet server's newest commits stay unarchived without bound"
     yield Finding("rpo", Level.FAIL, text, f"alter system set archive_timeout = '{int(rpo_s)}s'", _RELOAD)
+
+
+def _database_bytes(session: Session) -> int:
+    """The size of all databases, 0 where the role may not ask for it."""
+    try:
+        return int(session.rows("select coalesce(sum(pg_database_size(oid)), 0)::int8 from pg_database")[0][0])
+    except DrkitError:
+        return 0
+
+
+def check_space(targets: Sequence[Target], segment_bytes: int, database_bytes: int) -> Iterator[Finding]:
+    """The room on each target that knows it: less than a WAL segment fails, less than a tenth of the databases or
+    1 GiB is a warning.
+    """
+    for target in targets:
+        ask = target.backend.traits.free_bytes
+        if ask is None:
+            continue
+        about, cure = f"space on {target.name}", "make room, or give the target a larger disk, before it is full"
+        try:
+            free = ask()
+        except StorageError as error:
+            yield Finding(about, Level.FAIL, str(error), error.cure)
+            continue
+        text = f"{format_size(free)} are free"
+        if free < segment_bytes:
+            text += f": a WAL segment of {format_size(segment_bytes)} may not fit, archiving stops there"
+            yield Finding(about, Level.FAIL, text, cure)
+        elif free < max(database_bytes // 10, _SPACE_BYTES):
+            wanted = format_size(max(database_bytes // 10, _SPACE_BYTES))
+            yield Finding(about, Level.WARN, f"{text}, less than {wanted}: WAL and backups soon fill that", cure)
+        else:
+            yield Finding(about, Level.OK, text)
 
 
 def _devices(folder: Path | None, targets: Sequence[Target]) -> Iterator[Finding]:

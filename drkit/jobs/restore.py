@@ -22,6 +22,7 @@ from drkit.engines.postgres.control import CONTROL_PATH, parse_control
 from drkit.engines.postgres.recovery import AUTO_CONF, RECOVERY_SIGNAL
 from drkit.engines.postgres.version import facts_of_server
 from drkit.jobs.means import Means
+from drkit.jobs.recovery_events import RECOVERY_EVENTS
 from drkit.jobs.recovery_file import RECOVERY_FILE, write_recovery_file
 from drkit.jobs.restore_clear import Clearing, disarm
 from drkit.jobs.restore_files import FileWriter
@@ -38,6 +39,7 @@ from storage_backends.errors import StorageError
 from storage_backends.oserrors import os_errors
 
 _CONTROL = CONTROL_PATH.encode()
+_ANOTHER_RECOVERYS = (RECOVERY_FILE.encode(), RECOVERY_EVENTS.encode())
 _SYNCFS_TELLS = (5, 8)  # Linux: syncfs(2) reports lost writes since 5.8
 
 
@@ -87,6 +89,8 @@ class _Restore:
         self._reader = ContentReader(
             means.repository.ring, plan.layout, self._sources, chunk_bytes=plan.manifest.head.chunk_bytes
         )
+        # Of a recovery that the source itself went through: its horizon would end this one too early.
+        self._entries = [e for e in plan.manifest.entries if e.path not in _ANOTHER_RECOVERYS]
         self._clearing = Clearing({}, {})
         self._begun: list[tuple[str, float]] = []
         self.touched = False
@@ -94,8 +98,8 @@ class _Restore:
     def run(self) -> RestoreResult:
         plan, clock = self._plan, self._means.clock
         began = clock.monotonic()
-        files = [e for e in plan.manifest.entries if e.type == FILE and e.path != _CONTROL]
-        control = next((e for e in plan.manifest.entries if e.path == _CONTROL), None)
+        files = [e for e in self._entries if e.type == FILE and e.path != _CONTROL]
+        control = next((e for e in self._entries if e.path == _CONTROL), None)
         if control is None:
             raise Damage("the backup holds no pg_control", where=plan.manifest.summary.backup)
         tally = Tally(self._means.progress, "files", clock=clock, total_bytes=sum(e.size for e in files))
@@ -159,7 +163,7 @@ class _Restore:
     def _prepare(self) -> None:
         plan, destination = self._plan, self._plan.order.destination
         self._phase("prepare")
-        folders = [e for e in plan.manifest.entries if e.type == FOLDER]
+        folders = [e for e in self._entries if e.type == FOLDER]
         mode = next((e.mode for e in folders if e.path == b"global"), 0o700)
         self.touched = True
         durable.make_dirs(destination.parent, mode=0o755)
@@ -179,7 +183,7 @@ class _Restore:
 
     def _clear(self) -> None:
         self._phase("clear")
-        wanted = {e.path: e.type == FOLDER for e in self._plan.manifest.entries}
+        wanted = {e.path: e.type == FOLDER for e in self._entries}
         links = {b"pg_tblspc/%d" % oid: location for oid, location in self._links.items()}
         self._clearing = Clearing(wanted, links)
         self._clearing.folder(self._plan.order.destination)
@@ -220,7 +224,7 @@ class _Restore:
         existing, conf = self._text(AUTO_CONF), self._text("postgresql.conf")
         self._put(AUTO_CONF, auto_conf(plan, existing, conf).encode("utf-8", "surrogateescape"), 0o600)
         self._put(RECOVERY_SIGNAL, b"", 0o600)
-        self._stream("backup_manifest", pg_manifest(manifest.summary, manifest.entries, extra))
+        self._stream("backup_manifest", pg_manifest(manifest.summary, self._entries, extra))
 
     def _text(self, name: str) -> str:
         try:

@@ -98,7 +98,8 @@ class _Decision:
             raise UsageError(f"{wanted!r} is no timeline", cure="a number, latest or current")
         known = ", ".join(map(str, sorted(reachable)))
         if int(wanted) not in timelines:
-            raise Refused(f"timeline {wanted} is not known", why=f"the backups lead to {known}")
+            cure = "name one of these, or latest; `drkit windows` shows what can be restored on each"
+            raise Refused(f"timeline {wanted} is not known", why=f"the backups lead to {known}", cure=cure)
         if int(wanted) not in reachable:
             raise Refused(
                 f"no good backup leads to timeline {wanted}",

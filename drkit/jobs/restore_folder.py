@@ -76,11 +76,13 @@ def look_at(path: Path, *, measure: bool = False) -> FolderFacts:
         near = next(p for p in (path, *path.parents) if p.exists())
         if not near.is_dir() or (not exists and not os.access(near, os.W_OK | os.X_OK)):
             why = "this user may not write there" if near.is_dir() else "it is no folder"
-            raise Refused("the destination cannot be made", where=str(path), why=f"{near}: {why}")
+            cure = "name another folder, or restore as a user who may write there"
+            raise Refused("the destination cannot be made", where=str(path), why=f"{near}: {why}", cure=cure)
         space, status = os.statvfs(near), near.stat()
         used = _used(path) if measure and exists else 0
     except OSError as error:
-        raise Refused("the destination cannot be used", where=str(path), why=error.strerror or str(error)) from error
+        why, cure = error.strerror or str(error), "name another folder, or restore as a user who may look into it"
+        raise Refused("the destination cannot be used", where=str(path), why=why, cure=cure) from error
     return FolderFacts(
         path=path,
         exists=exists,
@@ -129,7 +131,8 @@ def check_folder(facts: FolderFacts, system_identifier: int, *, delta: bool) -> 
         )
     for parent in facts.path.parents:
         if (parent / "PG_VERSION").exists() and parent != Path("/"):
-            raise Refused("the destination lies inside another data folder", where=where, why=f"{parent} is one")
+            why, cure = f"{parent} is one", f"name a folder outside of {parent}"
+            raise Refused("the destination lies inside another data folder", where=where, why=why, cure=cure)
     if not facts.names - {LOST_FOUND}:
         return
     if facts.system_identifier is None:
@@ -244,19 +247,22 @@ def _mapped(linked: Sequence[Tablespace], mapping: Sequence[tuple[str, str]]) ->
         found = [t.oid for t in linked if old == str(t.oid) or old.rstrip("/") == t.location.rstrip("/")]
         if not found:
             known = ", ".join(f"{t.location} ({t.oid})" for t in linked) or "none outside of the data folder"
-            raise UsageError(f"the backup has no tablespace {old}", why=f"it has {known}")
+            cure = "name its old folder or its oid, as `drkit show` lists them"
+            raise UsageError(f"the backup has no tablespace {old}", why=f"it has {known}", cure=cure)
         if found[0] in chosen:
-            raise UsageError(f"tablespace {old} is mapped twice")
+            raise UsageError(f"tablespace {old} is mapped twice", cure="give --tablespace once for each")
         chosen[found[0]] = os.path.normpath(new)
     return chosen
 
 
 def _check_location(location: str, destination: Path, others: Sequence[Link]) -> None:
     if not Path(location).is_absolute():
-        raise UsageError(f"a tablespace's folder is an absolute path, not {location!r}")
+        cure = f"--tablespace OLD={Path(location).absolute()}"
+        raise UsageError(f"a tablespace's folder is an absolute path, not {location!r}", cure=cure)
     real, root = Path(os.path.realpath(location)), Path(os.path.realpath(destination))
     if real == root or root in real.parents or real in root.parents:
-        raise UsageError(f"the tablespace folder {location} and the data folder lie within one another")
+        what = f"the tablespace folder {location} and the data folder lie within one another"
+        raise UsageError(what, cure="give the tablespace a folder of its own")
     for other in others:
         taken = Path(os.path.realpath(other.location))
         if real == taken or taken in real.parents or real in taken.parents:

@@ -146,7 +146,9 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
     readable = [t for t in present if t.name not in wish.without]
     if order.wish.source and order.wish.source not in {t.name for t in readable}:
         raise means.repository.absent.get(order.wish.source) or Missing(
-            f"target {order.wish.source!r} cannot be read", why=catalogue.unreadable.get(order.wish.source, "given up")
+            f"target {order.wish.source!r} cannot be read",
+            why=catalogue.unreadable.get(order.wish.source, "given up"),
+            cure="leave --from out to read from the others; `drkit check` tries each target",
         )
     layout = catalogue.layout
     check = _Reporter(means)
@@ -206,9 +208,11 @@ def _known_targets(order: RestoreOrder, means: Means) -> None:
     known = {t.name for t in means.repository.targets} | set(means.repository.absent)
     for name in {order.wish.source, *order.wish.without} - {""}:
         if name not in known:
-            raise UsageError(f"there is no target {name!r}", why=f"configured are {', '.join(sorted(known))}")
+            why = f"configured are {', '.join(sorted(known))}"
+            raise UsageError(f"there is no target {name!r}", why=why, cure=f"name one of them, or add [target.{name}]")
     if order.wish.source in order.wish.without:
-        raise UsageError(f"target {order.wish.source} is both given up and to be read")
+        what = f"target {order.wish.source} is both given up and to be read"
+        raise UsageError(what, cure="leave out --from or --without")
 
 
 class _Reporter:

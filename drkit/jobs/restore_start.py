@@ -7,19 +7,22 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from drkit.core.cancel import CancelToken
 from drkit.core.clock import Clock
-from drkit.core.errors import Cancelled, Failed, Refused
+from drkit.core.errors import Cancelled, Damage, Failed, Missing, Refused, Unreachable
 from drkit.core.progress import Event, Progress
 from drkit.engines.postgres.control import CONTROL_PATH, parse_control
-from drkit.engines.postgres.instance import Instance, InstanceSpec, Outcome, make_socket_folder
+from drkit.engines.postgres.instance import Instance, InstanceSpec, Outcome, StartFailed, make_socket_folder
 from drkit.engines.postgres.lsn import Lsn, LsnError
 from drkit.engines.postgres.phases import Phase, PhaseSeen
 from drkit.engines.postgres.programs import find_programs
 from drkit.engines.postgres.recovery import fence_settings, required_minimums
+from drkit.engines.postgres.wal import WalKind, parse_name
+from drkit.jobs.recovery_events import WalDamage, damages, read_events, unserved, wal_bytes
+from drkit.jobs.recovery_file import RecoveryFile, read_recovery_file
 from drkit.repository.manifest import Manifest
 
 _LONGEST_S = 30 * 86400.0
@@ -39,7 +42,9 @@ class StartOrder:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """phases: (name, seconds since the start, detail) · replay_rate: bytes of WAL a second, None where too little."""
+    """phases: (name, seconds since the start, detail) · replay_rate: bytes of WAL a second, None where too little
+    wal_damages: archived WAL that recovery found damaged · wal_bytes: of WAL, by the target that gave it.
+    """
 
     outcome: Outcome
     port: int
@@ -49,6 +54,8 @@ class Started:
     phases: tuple[tuple[str, float, str], ...]
     reached: str
     replay_rate: float | None
+    wal_damages: tuple[WalDamage, ...] = ()
+    wal_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def check_start(manifest: Manifest, pg_bin: Path | None) -> None:
@@ -65,7 +72,8 @@ def check_start(manifest: Manifest, pg_bin: Path | None) -> None:
 def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progress) -> Started:
     """Start the server and return when it is ready, paused or shut down at its target; it goes on running.
 
-    Raises Refused, Missing, NotReached, StartFailed; Cancelled stops it again.
+    Raises Refused, Missing, NotReached, StartFailed; where WAL that no target gave ended recovery: Damage,
+    Unreachable or Missing. Cancelled stops it again.
     """
     spec = _spec(order)
     instance = Instance(spec, clock.monotonic, clock.sleep)
@@ -76,12 +84,16 @@ def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progres
             on_phase=lambda seen: progress.emit(Event("recovery", message=_line(seen))),
             cancelled=lambda: token.cancelled,
         )
+    except StartFailed as error:
+        instance.stop()
+        raise _wal_in_doubt(order.data_dir, spec.log) or error from None
     except (Cancelled, Failed):
         instance.stop()
         raise
     began = instance.started_at_s or 0.0
     phases = tuple((one.phase.value, one.at_s - began, one.detail) for one in instance.phases)
     reached = instance.seen(Phase.STOPPING) or instance.seen(Phase.LAST_TRANSACTION)
+    events = read_events(order.data_dir)
     return Started(
         outcome=outcome,
         port=spec.port,
@@ -91,7 +103,39 @@ def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progres
         phases=phases,
         reached=reached.detail if reached else "",
         replay_rate=_rate(instance),
+        wal_damages=damages(events),
+        wal_bytes=wal_bytes(events),
     )
+
+
+def _wal_in_doubt(data_dir: Path, log: Path) -> Damage | Unreachable | Missing | None:
+    """What ended recovery, where that was a WAL file which no target gave; the server's own words mislead then
+    ('command not executable').
+    """
+    event, plan = unserved(read_events(data_dir)), read_recovery_file(data_dir)
+    if event is None or plan is None:
+        return None
+    answers = {**event.damaged, **event.failed, **event.missing}
+    where, why = f"WAL file {event.file}", "; ".join(f"{name}: {text}" for name, text in answers.items())
+    again = f"pg_ctl -D {data_dir} start: recovery goes on where it stopped"
+    error: Damage | Unreachable | Missing
+    if event.failed:
+        what = "recovery stopped: a target with WAL that it needs cannot be asked"
+        error = Unreachable(what, where=where, why=why, cure=f"when the target answers again, {again}")
+    else:
+        cure = f"`drkit wal push` a good copy of it from a server's pg_wal, then {again}"
+        cure += f"; or restore to an earlier point{_before(event.file, plan)}"
+        if event.damaged:
+            error = Damage("recovery stopped: WAL that it needs is damaged", where=where, why=why, cure=cure)
+        else:
+            error = Missing("recovery stopped: WAL that it needs is gone", where=where, why=why, cure=cure)
+    error.add_note(f"nothing was promoted; the server's log is {log}")
+    return error
+
+
+def _before(file: str, plan: RecoveryFile) -> str:
+    name = parse_name(file)
+    return f", before {name.start(plan.segment_bytes)}" if name.kind is WalKind.SEGMENT else ""
 
 
 def _line(seen: PhaseSeen) -> str:

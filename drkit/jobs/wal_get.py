@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from drkit.core.log import Log
 from drkit.crypto.keys import Ring
 from drkit.engines.postgres.timeline import parse_history
 from drkit.engines.postgres.wal import WalKind, WalName, check_segment
+from drkit.jobs.recovery_events import Fetch
 from drkit.jobs.recovery_file import RecoveryFile
 from drkit.repository.layout import ClusterLayout
 from drkit.repository.repository import Problem, Repository
@@ -29,6 +30,8 @@ from drkit.repository.wal import kind_of, open_wal
 from storage_backends.errors import Damaged, NotFound, StorageError
 
 R = TypeVar("R")
+_Damaged = (Damage, Damaged, Conflict)
+REPOSITORY = "repository"  # stands for the targets where not even their names are known
 _TargetFault = (StorageError, Damage, KeyMissing, Conflict, Unreachable)
 
 
@@ -114,22 +117,25 @@ def verified(ring: Ring, target: Target, wanted: Wanted) -> Iterator[bytes]:
         parse_history(name.timeline, bytes(whole))
 
 
-def write_file(pieces: Iterator[bytes], dest: Path) -> None:
+def write_file(pieces: Iterator[bytes], dest: Path) -> int:
     """Write `pieces` to `dest`, which appears whole or not at all. Not synced: after a crash the server asks again.
 
-    Raises Failed where the local disk is the trouble, and whatever `pieces` raises.
+    Returns the number of bytes. Raises Failed where the local disk is the trouble, and whatever `pieces` raises.
     """
+    size_bytes = 0
     temporary = dest.with_name(f".{dest.name}.{os.getpid()}.drkit.tmp")
     try:
         with _local(temporary, lambda: temporary.open("wb")) as file:
             for piece in pieces:
                 _local(temporary, partial(file.write, piece))
+                size_bytes += len(piece)
             _local(temporary, file.flush)
         _local(dest, lambda: temporary.replace(dest))
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+    return size_bytes
 
 
 def _local(path: Path, call: Callable[[], R]) -> R:
@@ -151,26 +157,54 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """source: the target that gave it (GOT) · why: for ABSENT and DOUBT · problems: target -> what it answered."""
+    """source: the target that gave it (GOT) · why: for ABSENT and DOUBT · size_bytes: of the file, where GOT.
+
+    problems: target -> what it answered last · damaged: target -> why, also of earlier rounds
+    """
 
     answer: Answer
     source: str = ""
     why: str = ""
-    problems: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, Problem] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
+
+    @property
+    def told(self) -> str:
+        """What the targets answered; those that answered the same in one."""
+        by_text: dict[str, list[str]] = {}
+        for name, problem in self.problems.items():
+            by_text.setdefault(str(problem), []).append(name)
+        return "; ".join(f"{', '.join(names)}: {text}" for text, names in by_text.items())
+
+    def event(self, file: str) -> Fetch:
+        """The line that the recovery keeps of it."""
+        problems = self.problems.items()
+        missing = {name: str(problem) for name, problem in problems if isinstance(problem, NotFound)}
+        failed = {n: str(p) for n, p in problems if not isinstance(p, (NotFound, *_Damaged))}
+        return Fetch(file, self.source, self.size_bytes, self.damaged, failed, missing)
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """rounds: how often all targets are asked · pause_s: before the second round, doubled before each later one."""
+    """rounds: how often all targets are asked · pause_s: before the second round, doubled before each later one
+    total_s: no round begins later than this after the first.
 
-    rounds: int = 3
+    The defaults wait 15 s in all, for a store that restarts; a dead host that costs time-outs ends it by `total_s`.
+    """
+
+    rounds: int = 5
     pause_s: float = 1.0
+    total_s: float = 30.0
+
+
+Open = Callable[[], Repository]
 
 
 def get(
     wanted: Wanted,
     dest: Path,
-    repository: Repository,
+    open_: Open,
     recovery: RecoveryFile | None,
     clock: Clock,
     log: Log,
@@ -180,65 +214,102 @@ def get(
 ) -> Found:
     """Fetch `wanted` to `dest`, or say why not. `last`: targets that are asked after the others.
 
-    Raises Failed where `dest` cannot be written. A damaged copy is an event on `log`, and the next target serves.
+    open_: opens the repository; called in every round, as a target that was down may be up again, and one that was
+    unmounted is another descriptor. What it raises for want of a target counts as each target's answer.
+    Raises Failed where `dest` cannot be written, and of `open_` what no target can help (keys, configuration). A
+    damaged copy is an event on `log`, and the next target serves.
     """
     known, why = claim(wanted.name, recovery)
     if known is Claim.ABSENT:
         return Found(Answer.ABSENT, why=why)
-    names = _consulted(repository, recovery)
-    order = sorted(names, key=lambda name: name in last)
     problems: dict[str, Problem] = {}
+    damaged: dict[str, str] = {}
+    began = clock.monotonic()
     for attempt in range(1 if known is Claim.UNPLANNED else retry.rounds):
         if attempt:
             clock.sleep(retry.pause_s * 2 ** (attempt - 1))
-        problems = {}
-        for name in order:
-            problem = _try(name, wanted, dest, repository, log)
-            if problem is None:
-                return Found(Answer.GOT, source=name, problems=_texts(problems))
-            problems[name] = problem
-        if problems and all(isinstance(problem, NotFound) for problem in problems.values()):
-            break  # every target was asked and gave an answer: asking again changes nothing
-    return _judge(known, why, problems, log, wanted)
+            if clock.monotonic() - began > retry.total_s:
+                break
+        source, size_bytes, problems = _round(wanted, dest, open_, recovery, log, last)
+        damaged |= {name: str(problem) for name, problem in problems.items() if isinstance(problem, _Damaged)}
+        if source:
+            return Found(Answer.GOT, source, problems=problems, damaged=damaged, size_bytes=size_bytes)
+        if _settled(problems, again=attempt > 0):
+            break
+    return replace(_judge(known, why, problems, log, wanted), damaged=damaged)
+
+
+def _round(
+    wanted: Wanted, dest: Path, open_: Open, recovery: RecoveryFile | None, log: Log, last: Sequence[str]
+) -> tuple[str, int, dict[str, Problem]]:
+    """Ask each target once: the one that gave the file, or "", the file's size, and what the others answered."""
+    try:
+        repository = open_()
+    except (StorageError, Unreachable, Damage) as error:
+        names = [REPOSITORY] if recovery is None else _planned(recovery)
+        log.warn("wal repository does not open", file=wanted.name.text, why=str(error))
+        return "", 0, dict.fromkeys(names, _cannot_say(error))
+    names = _consulted(repository, recovery)
+    problems: dict[str, Problem] = {}
+    for name in sorted(names, key=lambda name: name in last):
+        answer = _try(name, wanted, dest, repository, log)
+        if isinstance(answer, int):
+            return name, answer, problems
+        problems[name] = answer
+    return "", 0, problems
+
+
+def _cannot_say(error: StorageError | Unreachable | Damage) -> Problem:
+    """A repository that is not found has answered nothing about the file."""
+    return Unreachable("the repository does not open", why=str(error)) if isinstance(error, NotFound) else error
+
+
+def _settled(problems: Mapping[str, Problem], *, again: bool) -> bool:
+    """Whether every target was asked and gave an answer: asking again changes nothing.
+
+    A damaged copy is asked for once more: the bit may have been flipped on the way.
+    """
+    kinds = (NotFound, *_Damaged) if again else (NotFound,)
+    return bool(problems) and all(isinstance(problem, kinds) for problem in problems.values())
+
+
+def _planned(recovery: RecoveryFile) -> list[str]:
+    return [name for name in recovery.targets if name not in recovery.without]
 
 
 def _consulted(repository: Repository, recovery: RecoveryFile | None) -> list[str]:
     if recovery is None:
         return [*(t.name for t in repository.targets), *repository.absent]
-    return [name for name in recovery.targets if name not in recovery.without]
+    return _planned(recovery)
 
 
-def _try(name: str, wanted: Wanted, dest: Path, repository: Repository, log: Log) -> Problem | None:
-    """None when `dest` is there."""
+def _try(name: str, wanted: Wanted, dest: Path, repository: Repository, log: Log) -> Problem | int:
+    """The size of the file when `dest` is there."""
     target = next((t for t in repository.targets if t.name == name), None)
     if target is None:
         return repository.absent.get(name) or Unreachable(
             f"there is no target {name!r} in the configuration", cure="the recovery file names it; give it up or add it"
         )
     try:
-        write_file(verified(repository.ring, target, wanted), dest)
+        return write_file(verified(repository.ring, target, wanted), dest)
     except _TargetFault as error:
-        if isinstance(error, Damage | Damaged | Conflict):
+        if isinstance(error, _Damaged):
             log.error("wal damaged", file=wanted.name.text, target=name, why=str(error))
         elif not isinstance(error, NotFound):
             log.warn("wal target failed", file=wanted.name.text, target=name, why=str(error))
         return error
-    return None
 
 
 def _judge(known: Claim, why: str, problems: Mapping[str, Problem], log: Log, wanted: Wanted) -> Found:
     proven = bool(problems) and all(isinstance(problem, NotFound) for problem in problems.values())
-    texts = _texts(problems)
     if known is Claim.UNPLANNED:
         if not proven:
-            log.warn("wal not planned", file=wanted.name.text, why=why, targets=", ".join(texts))
-        return Found(Answer.ABSENT, why=why, problems=texts)
+            log.warn("wal not planned", file=wanted.name.text, why=why, targets=", ".join(problems))
+        return Found(Answer.ABSENT, why=why, problems=problems)
     if proven and known is Claim.OPEN:
-        return Found(Answer.ABSENT, why="every target was asked and has no such file", problems=texts)
+        return Found(Answer.ABSENT, why="every target was asked and has no such file", problems=problems)
     if proven:
-        return Found(Answer.DOUBT, why=f"no target has it, but {why}", problems=texts)
-    return Found(Answer.DOUBT, why="not every target could answer", problems=texts)
-
-
-def _texts(problems: Mapping[str, Problem]) -> dict[str, str]:
-    return {name: str(problem) for name, problem in problems.items()}
+        return Found(Answer.DOUBT, why=f"no target has it, but {why}", problems=problems)
+    if problems and all(isinstance(problem, _Damaged) for problem in problems.values()):
+        return Found(Answer.DOUBT, why="every copy of it is damaged", problems=problems)
+    return Found(Answer.DOUBT, why="not every target could answer", problems=problems)

@@ -18,6 +18,7 @@ from pathlib import Path
 from drkit.core.errors import Conflict, Damage, KeyMissing
 from drkit.core.log import Log
 from drkit.engines.postgres.wal import LONG_HEADER_BYTES, SegmentError, WalKind, WalName, check_segment, next_name
+from drkit.jobs.recovery_events import Fetch, note
 from drkit.jobs.recovery_file import RECOVERY_FILE, RecoveryFile
 from drkit.jobs.wal_get import Wanted, verified
 from drkit.repository.repository import Repository
@@ -130,15 +131,22 @@ def prefetch(
         repository, fetched = open_repository(), []
         for name in missing:
             wanted = Wanted(name, after.system_identifier, after.segment_bytes)
-            if not in_recovery(data_dir) or not _fetch(repository, recovery, wanted, into, log):
+            if not in_recovery(data_dir):
                 break
+            done = _fetch(repository, recovery, wanted, into, log)
+            if done is None:
+                break
+            if recovery is not None:
+                note(data_dir, done)
             fetched.append(name.text)
     if not in_recovery(data_dir):
         clear(data_dir)
     return fetched
 
 
-def _fetch(repository: Repository, recovery: RecoveryFile | None, wanted: Wanted, into: Path, log: Log) -> bool:
+def _fetch(repository: Repository, recovery: RecoveryFile | None, wanted: Wanted, into: Path, log: Log) -> Fetch | None:
+    """None where no target gave it: the server asks for it itself, and that is noted then."""
+    damaged: dict[str, str] = {}
     given_up = recovery.without if recovery is not None else ()
     order = recovery.targets if recovery is not None else tuple(t.name for t in repository.targets)
     for target in sorted(repository.targets, key=lambda t: order.index(t.name) if t.name in order else len(order)):
@@ -150,12 +158,13 @@ def _fetch(repository: Repository, recovery: RecoveryFile | None, wanted: Wanted
             continue
         except (Damaged, Damage, Conflict) as error:
             log.error("wal damaged", file=wanted.name.text, target=target.name, why=str(error))
+            damaged[target.name] = str(error)
             continue
         except (StorageError, KeyMissing) as error:
             log.warn("wal not prefetched", file=wanted.name.text, target=target.name, why=str(error))
             continue
-        return True
-    return False
+        return Fetch(wanted.name.text, target.name, wanted.segment_bytes or 0, damaged)
+    return None
 
 
 def _clean(data_dir: Path, into: Path, wanted: set[str]) -> None:

@@ -72,7 +72,8 @@ class RunId:
         try:
             at = datetime.strptime(found[1], _RUN_TIME).replace(tzinfo=UTC)
         except ValueError as error:
-            raise UsageError(f"{text!r} is not a backup id", why=str(error)) from None
+            cure = "`drkit list` shows them"
+            raise UsageError(f"{text!r} is not a backup id", why=str(error), cure=cure) from None
         return cls(int(at.timestamp()), bytes.fromhex(found[2]))
 
     @classmethod

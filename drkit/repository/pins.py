@@ -6,11 +6,13 @@ A small local file, replaced atomically and fsynced. Losing it costs only the me
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from drkit.core.errors import ConfigError
 from storage_backends.durable import make_dirs, replace
+from storage_backends.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,8 @@ class Pins:
         self.epoch = 0
         try:
             text = self._path.read_text()
-        except FileNotFoundError:
-            return
+        except (FileNotFoundError, NotADirectoryError):
+            return  # nothing was ever kept here; `save` tells of a place where nothing can be
         except OSError as error:
             raise ConfigError(
                 "the state folder cannot be read",
@@ -52,7 +54,24 @@ class Pins:
             ) from error
 
     def save(self) -> None:
-        """Durable on return."""
-        make_dirs(self._path.parent)
+        """Durable on return. Raises ConfigError where the folder cannot be made or written to."""
+        make_spool(self._path.parent)
         value = {"targets": {name: asdict(pin) for name, pin in sorted(self.targets.items())}, "epoch": self.epoch}
         replace(self._path, json.dumps(value, indent=1).encode())
+
+
+def make_spool(folder: Path) -> None:
+    """Make the folder of this host's state where it is missing. Raises ConfigError where this user cannot use it."""
+    try:
+        make_dirs(folder)
+        why = "" if os.access(folder, os.W_OK | os.X_OK) else "this user may not write there"
+    except StorageError as error:
+        why = error.why or str(error)
+    if why:
+        raise ConfigError(
+            "the spool cannot be used",
+            where=f"{folder}, [daemon] spool",
+            why=why,
+            cure=f"make the folder and give it to the user who runs drkit (mkdir -p {folder}; chown), or set [daemon] "
+            "spool to one that this user may write to",
+        )

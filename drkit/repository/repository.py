@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from drkit.core.errors import Conflict, Damage, DrkitError, KeyMissing, Unreachable
+from drkit.core.errors import ConfigError, Conflict, Damage, DrkitError, KeyMissing, Unreachable
 from drkit.crypto.container import DataKey
 from drkit.crypto.keys import Entropy, Ring
 from drkit.crypto.slots import Secret
@@ -37,12 +37,19 @@ class Repository:
 
 
 def open_repository(
-    targets: Sequence[Target], failed: Mapping[str, Problem], secret: Secret, pins: Pins, *, entropy: Entropy
+    targets: Sequence[Target],
+    failed: Mapping[str, Problem],
+    secret: Secret,
+    pins: Pins,
+    *,
+    entropy: Entropy,
+    unsaved: Callable[[Problem], None] | None = None,
 ) -> Repository:
     """Open on all targets that answer; `failed` are those whose backend could not even be made.
 
     Raises what kept the last one from opening when none did; KeyMissing and Conflict at once: they concern all.
-    Pins what is new (durable). A target that answers as another one is not used, and is in `absent`.
+    Pins what is new (durable); where that cannot be kept, `unsaved` is told, and without one it is raised. A target
+    that answers as another one is not used, and is in `absent`.
     """
     absent: dict[str, Problem] = dict(failed)
     descriptors: dict[str, Descriptor] = {}
@@ -65,7 +72,12 @@ def open_repository(
         )
     ring = _unlock(secret, opened, descriptors, pins.epoch, absent)
     opened = [t for t in opened if t.name not in absent]
-    _remember(pins, ring, {t.name: descriptors[t.name] for t in opened})
+    try:
+        _remember(pins, ring, {t.name: descriptors[t.name] for t in opened})
+    except (ConfigError, StorageError) as error:
+        if unsaved is None:
+            raise
+        unsaved(error)
     return Repository(ring, tuple(opened), absent, DataKey(ring, entropy))
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from drkit.core.errors import Conflict, Damage
 from drkit.core.units import format_time, parse_time
 from drkit.crypto.container import DIGEST_BYTES, check_digest
+from drkit.repository.pins import make_spool
 from drkit.repository.wal import Blob
 from storage_backends import durable
 from storage_backends.errors import AlreadyExists, StorageError
@@ -224,6 +225,7 @@ class Spool:
         if beside == path.exists():
             return
         if beside:
+            make_spool(self.folder)
             durable.make_dirs(path.parent)
             durable.replace(path, b"")
         else:
@@ -235,11 +237,13 @@ class Spool:
     # --- systems ---
 
     def pin_system(self, cluster: str, system_identifier: int) -> None:
-        """Remember which system this host archives as `cluster`. Raises Conflict where it is another one."""
+        """Remember which system this host archives as `cluster`. Raises Conflict where it is another one, ConfigError
+        where this user cannot use the spool."""
         path = self.folder / "systems" / cluster
         try:
             known = path.read_text().strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            make_spool(self.folder)
             durable.make_dirs(path.parent)
             try:
                 durable.write_new(path, [f"{system_identifier}\n".encode()])

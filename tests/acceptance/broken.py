@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -101,6 +102,30 @@ def configure(text: str) -> Callable[[Copy], None]:
     def change(copy: Copy) -> None:
         with copy.config.open("a") as file:
             file.write(f"\n{text}\n")
+
+    return change
+
+
+def connect(conninfo: str) -> Callable[[Copy], None]:
+    """Another connection string."""
+
+    def change(copy: Copy) -> None:
+        text = copy.config.read_text()
+        changed = re.sub(r'connection = ".*"', f'connection = "{conninfo}"', text)
+        assert changed != text
+        copy.config.write_text(changed)
+
+    return change
+
+
+def spool(place: str) -> Callable[[Copy], None]:
+    """Another spool."""
+
+    def change(copy: Copy) -> None:
+        text = copy.config.read_text()
+        changed = text.replace(f'spool = "{copy.root / "spool"}"', f'spool = "{place}"')
+        assert changed != text
+        copy.config.write_text(changed)
 
     return change
 

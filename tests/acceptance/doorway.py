@@ -22,6 +22,7 @@ class Doorway:
         self._lock = threading.Lock()
         self._allowed, self._seen = 0, set[bytes]()
         self._pattern: re.Pattern[bytes] | None = None
+        self._to_break, self._breaking, self.broken = 0, 0, 0
         self.open()
 
     @property
@@ -40,15 +41,22 @@ class Doorway:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
+        self._break_live()
+
+    def _break_live(self) -> None:
         with self._lock:
             for one in self._live:
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 
-    def shut_after(self, names: int, pattern: bytes) -> None:
-        """Let requests for so many different names pass (the group of `pattern`), and shut at the next one."""
+    def shut_after(self, names: int, pattern: bytes, connections: int = 0) -> None:
+        """Let requests for so many different names pass (the group of `pattern`), and shut at the next one.
+
+        connections: rather than to shut, break what is there and so many further connections, and be open again.
+        """
         with self._lock:
             self._allowed, self._pattern, self._seen = names, re.compile(pattern), set()
+            self._to_break, self.broken = connections, 0
 
     def _passes(self, data: bytes) -> bool:
         with self._lock:
@@ -58,14 +66,28 @@ class Doorway:
             self._seen.add(found[1])
             if len(self._seen) <= self._allowed:
                 return True
-            self._pattern = None
-        self.shut()
+            self._pattern, self._breaking = None, self._to_break
+        if self._breaking:
+            self._break_live()
+        else:
+            self.shut()
         return False
+
+    def _breaks(self) -> bool:
+        with self._lock:
+            if self._breaking == 0:
+                return False
+            self._breaking -= 1
+            self.broken += 1
+            return True
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
                 client, _ = listener.accept()
+                if self._breaks():
+                    client.close()
+                    continue
                 server = socket.create_connection(self._behind)
             except OSError:
                 return

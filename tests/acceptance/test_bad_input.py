@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.broken import Copy, configure, copy_of, flip, lose, nothing, occupy, truncate, unmount
+from tests.acceptance.broken import (
+    Copy,
+    configure,
+    connect,
+    copy_of,
+    flip,
+    lose,
+    nothing,
+    occupy,
+    spool,
+    truncate,
+    unmount,
+)
 from tests.acceptance.scene import DRKIT, DRKIT_WAL, Scene, listing, newest_major, scene
 from tests.real.postgres import Server, new_server, run
 from tests.storage_backends.mounts import tmpfs
@@ -78,6 +90,9 @@ CASES = [
     Case("section-unknown", "list", 3, "config", ("retentoin", "retention"), configure("[retentoin]\ndaily = '7d'")),
     Case("value-impossible", "list", 3, "config", ("copies.wal_ack",), configure("[copies]\nwal_ack = 0")),
     Case("not-toml", "backup", 3, "config", ("TOML", "line"), configure("[copies\n")),
+    Case("option-unknown", "backup", 3, "config", ("hst", "connection", "host="), connect("hst=/tmp")),
+    Case("spool-no-folder", "backup", 3, "config", ("[daemon] spool", "/dev/null/spool"), spool("/dev/null/spool")),
+    Case("spool-not-ours", "backup", 3, "config", ("[daemon] spool", "may not write", "chown"), spool("/usr")),
     Case("cluster-unknown", "backup nobody", 2, "usage", ("nobody", "main")),
     Case("flag-unknown", "restore --into /x --till latest", 2, "usage", ("--till",)),
     # points
@@ -168,9 +183,35 @@ def test_bad_input_is_one_clear_error_and_nothing_is_touched(past: Past, case: C
     assert set(error) == {"code", "what", "where", "why", "cure", "also"}
     for word in case.says:
         assert word.format(**copy.words) in whole, error
-    assert error["what"] and (error["cure"] or error["why"]), error  # a why may name what is allowed
+    assert error["what"] and error["cure"], error
     assert "Traceback" not in whole and "Error:" not in whole, error
     assert listing(*watched) == before
+
+
+def test_a_wrong_connection_string_is_no_finding_of_check(past: Past) -> None:
+    copy = copy_of(past.scene, "case-check-connection", past.words)
+    connect("hst=/tmp")(copy)
+    status, error = past.scene.refusal("check", config=copy.config)
+    assert (status, error["code"]) == (3, "config")
+    assert "hst" in error["why"] and "connection" in error["where"] and error["cure"]
+
+
+@pytest.mark.parametrize("place", ["/dev/null/spool", "/usr"])
+def test_reading_goes_without_a_spool_and_says_so(past: Past, place: str) -> None:
+    copy = copy_of(past.scene, "case-no-spool", past.words)
+    spool(place)(copy)
+    for line in ("list", "show {first}", "windows", "restore --plan --into {destination}"):
+        words = [word.format(**copy.words) for word in line.split()]
+        done = past.scene.drkit(*words, config=copy.config, check=False)
+        assert done.returncode == 0, done.stderr
+        assert past.words["first"] in done.stdout or line == "windows"
+        assert "not pinned" in done.stderr and "[daemon] spool" in done.stderr
+    fetched = copy.root / "fetched"
+    done = run([DRKIT_WAL, "get", "--config", copy.config, past.words["lost"], fetched], check=False)
+    assert done.returncode == 0 and fetched.exists(), done.stderr
+    segment = next((past.scene.server.data / "pg_wal").glob("0000000100000000*"))
+    done = run([DRKIT_WAL, "push", "--config", copy.config, segment], check=False)
+    assert done.returncode == 1 and "[daemon] spool" in done.stderr
 
 
 def test_a_destination_that_is_too_small_is_refused_with_the_missing_bytes(past: Past) -> None:

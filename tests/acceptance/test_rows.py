@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.scene import DRKIT_WAL, Scene, folder, listing, newest_major, scene, stop_strays
-from tests.real.postgres import give, new_server, run
+from tests.real.postgres import free_port, give, new_server, run
 from tests.storage_backends.mounts import tmpfs
 
 pytestmark = pytest.mark.real
@@ -27,7 +27,7 @@ def fill(one: Scene, segments: int) -> list[str]:
     return names
 
 
-def rows(one: Scene, name: str, *flags: str) -> list[int]:
+def rows(one: Scene, name: str, *flags: str | Path) -> list[int]:
     with one.restored(name, *flags) as (_, session):
         return [row[0] for row in session.execute("select n from t order by n").fetchall()]
 
@@ -52,16 +52,28 @@ def test_row_18_a_flipped_bit_in_archived_wal_never_reaches_a_restored_server(hi
     kept = {name: one.wal_objects(name)[names[2]].read_bytes() for name in "ab"}
     try:
         flip(one.wal_objects("a")[names[2]])
-        assert rows(one, "one-copy") == [1, 2, 3, 4, 5, 6]
+        with one.restored("one-copy") as (answer, session):
+            assert [row[0] for row in session.execute("select n from t order by n")] == [1, 2, 3, 4, 5, 6]
+        told = [(event["file"], event["target"], event["served_by"]) for event in answer["wal_events"]]
+        assert told == [(names[2], "a", "b")]
+        assert answer["wal_bytes"]["b"] >= 1 << 20 and answer["wal_bytes"]["a"] >= 5 << 20
         log = (one.root / "one-copy.log").read_text()
         assert 'event="wal damaged"' in log and names[2] in log and "target=a" in log
         flip(one.wal_objects("b")[names[2]])
         data = one.fresh("no-copy")
         status, error = one.refusal("restore", "--into", data, "--start")
-        assert status != 0, error
+        assert (status, error["code"]) == (9, "damage"), error
+        assert names[2] in error["where"] and "a: " in error["why"] and "b: " in error["why"]
+        assert "not executable" not in str(error)
+        assert "wal push" in error["cure"] and "pg_ctl" in error["cure"] and "earlier point, before" in error["cure"]
         assert_not_promoted(one, data)
         log = (one.root / "no-copy.log").read_text()
         assert f"{names[2]} is in doubt" in log
+        one.wal_objects("b")[names[2]].write_bytes(kept["b"])
+        options = f"-p {free_port()} -k {one.root} -c listen_addresses= -c hot_standby=off"
+        run([one.server.bin / "pg_ctl", "-D", data, "-l", data.with_name("again.log"), "-w", "-o", options, "start"])
+        assert "archive recovery complete" in (one.root / "again.log").read_text(), "the cure that was told works"
+        run([one.server.bin / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"])
     finally:
         for name, content in kept.items():
             one.wal_objects(name)[names[2]].write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.real.wal_archive import until
 pytestmark = pytest.mark.real
 
 ROWS = 14
+WAL_NAME = rb"/wal/[0-9A-F]+/[0-9A-F]+/([0-9A-F]{24})"
 
 
 @dataclass
@@ -74,15 +76,23 @@ def test_point_in_time_recovery_from_a_bucket_alone(past: Past, kind: str) -> No
 
 
 def test_row_01_a_store_that_goes_away_in_mid_recovery_stops_the_server_which_goes_on_later(past: Past) -> None:
-    """The port is shut after a few WAL files: some are replayed, the next is in doubt, and nothing is promoted."""
+    """The port is shut after a few WAL files: some are replayed, the next is in doubt, and nothing is promoted.
+
+    The log names the file in doubt and what to do, and says nothing of the target that the plan leaves out.
+    """
     one, data = past.scene, past.scene.fresh("interrupted")
     one.answer("restore", "--into", data, "--from", "cloud")
-    past.port.shut_after(3, rb"/wal/[0-9A-F]+/[0-9A-F]+/([0-9A-F]{24})")
+    past.port.shut_after(3, WAL_NAME)
     try:
         log = _run(one, data)
         assert 'restored log file "' in log, log
         assert "FATAL:  could not restore file" in log, log
-        assert "is in doubt" in log or "no target can be used" in log, log
+        last = re.findall(r"drkit: ([0-9A-F]{24}) is in doubt", log)
+        assert last, "it names the segment"
+        said = log[log.index(f"{last[-1]} is in doubt") :]
+        assert "start the server again: recovery goes on" in said
+        assert "just now" not in said and "a:" not in said.split("FATAL")[0], "the plan does without it"
+        assert list((data / "pg_wal").glob("RECOVERYHISTORY*")) == []
         assert "archive recovery complete" not in log and not list((data / "pg_wal").glob("*.history"))
         assert not (data / "postmaster.pid").exists()
     finally:
@@ -92,6 +102,27 @@ def test_row_01_a_store_that_goes_away_in_mid_recovery_stops_the_server_which_go
     with psycopg.connect(f"host={one.root} port={_port(data)} dbname=postgres user=postgres") as session:
         assert session.execute("select count(*), max(n) from t").fetchone() == (ROWS, ROWS)
     run([one.server.bin / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"])
+
+
+def test_a_store_that_is_away_for_seconds_in_mid_recovery_ends_no_recovery(past: Past) -> None:
+    one, data = past.scene, past.scene.fresh("blip")
+    one.answer("restore", "--into", data, "--from", "cloud")
+    past.port.shut_after(3, WAL_NAME, connections=8)
+    log = _run(one, data)
+    assert past.port.broken == 8 and "wal repository does not open" in log, "it was away, and was opened in vain"
+    assert "archive recovery complete" in log and "FATAL" not in log, log
+    run([one.server.bin / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"])
+
+
+def test_a_restore_whose_store_goes_away_says_so_and_is_unreachable(past: Past) -> None:
+    one, data = past.scene, past.scene.fresh("away")
+    past.port.shut_after(3, WAL_NAME)
+    try:
+        status, error = one.refusal("restore", "--into", data, "--from", "cloud", "--start", "--no-scan")
+    finally:
+        past.port.open()
+    assert (status, error["code"]) == (7, "unreachable"), error
+    assert "WAL file " in error["where"] and "cloud: " in error["why"] and "goes on where it stopped" in error["cure"]
 
 
 def _run(one: Scene, data: Path) -> str:

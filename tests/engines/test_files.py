@@ -85,6 +85,8 @@ def test_unlogged_relations_keep_their_init_fork_only() -> None:
         ("", "tablespace_map", True),
         ("", "backup_manifest", True),
         ("", "recovery.signal", True),
+        ("", "drkit.recovery.json", True),
+        ("", "drkit.recovery-events", True),
         ("", "standby.signal", True),
         ("", "postgresql.auto.conf.tmp", True),
         ("", "current_logfiles.tmp", True),

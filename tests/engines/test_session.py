@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from drkit.core.errors import Failed, Refused, Unreachable
+from drkit.core.errors import ConfigError, Failed, Refused, Unreachable
 from drkit.engines.postgres.backup_label import parse_backup_label
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.session import BackupSession, Session
@@ -163,8 +163,12 @@ def test_no_server_is_unreachable_and_says_where(pg_server: MakeServer) -> None:
         Session.open(server.conninfo() + " password=hidden")
     assert str(server.port) in caught.value.where
     assert "hidden" not in str(caught.value) + caught.value.cure
-    with pytest.raises(Refused, match="connection string"):
+
+
+def test_a_connection_string_that_is_none_is_a_mistake_in_the_configuration() -> None:
+    with pytest.raises(ConfigError, match="nonsense") as caught:
         Session.open("host=x nonsense=1")
+    assert "connection" in caught.value.where and "host=" in caught.value.cure
 
 
 def test_position_of_a_standby_is_what_it_replayed(pg_server: MakeServer) -> None:

@@ -7,12 +7,8 @@ byte; the next backup succeeds and is good everywhere, whatever leases, temporar
 from __future__ import annotations
 
 import os
-import pwd
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -21,39 +17,27 @@ from drkit.repository.layout import Kind, RunId
 from drkit.repository.leases import Verdict, read_verdict
 from drkit.repository.manifest import unpack_references
 from storage_backends.api import Key
-from tests.faults.backup_driver import DIED
-from tests.jobs.backup_world import PROJECT, BackupWorld
+from tests.faults.deaths import DIED, Mortal
+from tests.jobs.backup_world import BackupWorld
 from tests.real.postgres import new_server, require, server_user
 
 pytestmark = pytest.mark.real
+PARTS = 8  # every backup that is good is read again after each death: many short histories, not one long one
 
 
 class Driver:
-    """The helper process; its children take the backups."""
+    """Takes the backups, in children that may die."""
 
     def __init__(self, world: BackupWorld) -> None:
-        user = server_user()
-        extra: dict[str, Any] = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.backup_driver", str(world.config)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=PROJECT,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            **extra,
-        )
+        self._mortal, self._config = Mortal(server_user()), world.config
 
     def backup(self, die_at: int = -1) -> tuple[int, int]:
-        """(exit status, effects seen); die_at: as `backup_driver.dying`."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(f"{die_at}\n")
-        self._process.stdin.flush()
-        status, seen = self._process.stdout.readline().split()
-        return int(status), int(seen)
+        """(exit status, points at which it could have died); die_at: as `deaths.dying`."""
+        status, effects = self._mortal.run("--config", self._config, "-q", "backup", die_at=die_at)
+        return status, 2 * len(effects)
 
     def close(self) -> None:
-        self._process.communicate()
+        self._mortal.close()
 
 
 @pytest.fixture
@@ -140,10 +124,12 @@ def test_a_backup_killed_at_some_of_its_effects(world: BackupWorld, driver: Driv
 
 
 @pytest.mark.torture
-def test_a_backup_killed_at_every_effect(world: BackupWorld, driver: Driver) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_backup_killed_at_every_effect(world: BackupWorld, driver: Driver, part: int) -> None:
     assert driver.backup()[0] == 0
     _, effects = driver.backup()
-    assert kill_at(world, driver, list(range(effects))) > effects // 2
+    points = list(range(effects))[part::PARTS]
+    assert kill_at(world, driver, points) > len(points) // 2
 
 
 def test_the_first_backup_killed_leaves_nothing_that_is_listed_as_good(world: BackupWorld, driver: Driver) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from drkit.core.errors import Failed
+from drkit.core.errors import Failed, KeyMissing, Unreachable
 from drkit.core.log import Field, Level, NoLog
 from drkit.engines.postgres.wal import parse_name
 from drkit.jobs.recovery_file import RecoveryFile
 from drkit.jobs.wal_get import Answer, Claim, Found, Retry, Wanted, claim, get
 from drkit.repository.layout import Kind
+from drkit.repository.repository import Repository
 from drkit.repository.wal import pack, seal
-from storage_backends.errors import NotThisTarget
+from storage_backends.errors import Denied, NotFound, NotThisTarget, StorageError, Unavailable
 from storage_backends.faulty import Faulty
 from storage_backends.memory import MemoryBackend
 from tests.jobs.wal_world import MIB, SYSTEM, World, flip, replace_object, segment_bytes_of
@@ -63,7 +65,7 @@ def fetch(
 ) -> tuple[Found, Path]:
     dest = world.root / "RECOVERYXLOG"
     asked = replace(Wanted(parse_name(name), world.system, world.segment_bytes), **wanted)  # type: ignore[arg-type]
-    found = get(asked, dest, world.repository, recovery, world.clock, events or NoLog(), retry=Retry())
+    found = get(asked, dest, lambda: world.repository, recovery, world.clock, events or NoLog(), retry=Retry())
     assert dest.exists() == (found.answer is Answer.GOT)
     assert [p.name for p in world.root.iterdir() if p.name.endswith(".tmp")] == []
     return found, dest
@@ -89,7 +91,7 @@ def test_what_lies_at_the_destination_is_replaced_as_a_whole(world: World) -> No
 def test_a_destination_that_cannot_be_written_is_not_absence(world: World) -> None:
     asked = Wanted(parse_name(NAME), SYSTEM, MIB)
     with pytest.raises(Failed, match="written"):
-        get(asked, world.root / "no" / "x", world.repository, None, world.clock, NoLog(), retry=Retry())
+        get(asked, world.root / "no" / "x", lambda: world.repository, None, world.clock, NoLog(), retry=Retry())
 
 
 def test_targets_are_asked_in_the_order_of_the_plan(world: World) -> None:
@@ -115,7 +117,8 @@ def test_row_01_absent_on_one_while_another_cannot_be_reached_is_doubt(world: Wo
     world.wrap("b", lambda inner: Faulty(inner, script))
     found, _ = fetch(world, name)
     assert found.answer is Answer.DOUBT and set(found.problems) == {"a", "b"}
-    assert len(world.clock.slept) == 2, "it was tried again, and then no more"
+    assert len(world.clock.slept) == Retry().rounds - 1, "it was tried again, and then no more"
+    assert 10 < sum(world.clock.slept) < 30
 
 
 def test_row_01_a_target_that_did_not_open_is_doubt(world: World) -> None:
@@ -140,6 +143,76 @@ def test_row_01_a_target_that_answers_again_in_time_is_heard(world: World) -> No
     world.backends = {"b": Faulty(world.backends["b"], "open:503,503")}
     found, dest = fetch(world, NAME)
     assert found.answer is Answer.GOT and dest.read_bytes() == segment_bytes_of(NAME)
+
+
+class Opening:
+    """Opens the world's repository, after so many failures."""
+
+    def __init__(self, world: World, *failures: Exception) -> None:
+        self.world, self.failures, self.count = world, list(failures), 0
+
+    def __call__(self) -> Repository:
+        self.count += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return self.world.repository
+
+
+def opened_by(opening: Opening, name: str, recovery: RecoveryFile | None = PLAN) -> Found:
+    world = opening.world
+    wanted = Wanted(parse_name(name), SYSTEM, MIB)
+    return get(wanted, world.root / "x", opening, recovery, world.clock, NoLog(), retry=Retry())
+
+
+def test_row_01_a_store_that_is_down_when_it_is_opened_is_opened_again(world: World) -> None:
+    """The file is looked for in every round, also when there was nobody to ask in the first ones."""
+    opening = Opening(world, Unavailable("open", where="a", why="refused"), Unreachable("no target can be used"))
+    found = opened_by(opening, NAME)
+    assert found.answer is Answer.GOT and opening.count == 3
+
+
+def test_row_01_a_target_that_was_absent_in_one_round_is_there_in_the_next(world: World) -> None:
+    world.absent["a"] = NotThisTarget("open", where="a", why="the folder is missing")
+    only_a = {"a": world.backends["a"]}
+
+    def mounted() -> Repository:
+        repository = world.repository
+        world.absent.clear()
+        return repository
+
+    world.backends = only_a
+    wanted = Wanted(parse_name(NAME), SYSTEM, MIB)
+    found = get(wanted, world.root / "x", mounted, PLAN, world.clock, NoLog(), retry=Retry())
+    assert found.answer is Answer.GOT and found.source == "a"
+
+
+@pytest.mark.parametrize("problem", [Unavailable("open", where="a"), NotFound("stat", where="a"), Denied("open")])
+def test_row_01_a_repository_that_never_opens_is_doubt_never_absence(world: World, problem: StorageError) -> None:
+    rounds = Retry().rounds
+    for recovery in (PLAN, None):
+        opening = Opening(world, *[problem] * rounds)
+        found = opened_by(opening, LATER if recovery is None else NAME, recovery)
+        assert found.answer is Answer.DOUBT and opening.count == rounds
+        assert problem.what in found.told
+
+
+def test_the_rounds_end_when_each_of_them_takes_long(world: World) -> None:
+    """A dead host costs time-outs: what was to take half a minute must not take five."""
+
+    class Slow(Opening):
+        def __call__(self) -> Repository:
+            world.clock.at += timedelta(seconds=20)
+            return super().__call__()
+
+    opening = Slow(world, *[Unavailable("open", where="a")] * 9)
+    assert opened_by(opening, NAME).answer is Answer.DOUBT
+    assert opening.count == 2
+
+
+def test_a_key_that_is_missing_is_told_at_once(world: World) -> None:
+    with pytest.raises(KeyMissing):
+        opened_by(Opening(world, KeyMissing("the key file is missing")), NAME)
+    assert world.clock.slept == []
 
 
 def test_behind_the_horizon_and_off_the_path_no_target_is_asked(world: World) -> None:
@@ -206,6 +279,8 @@ def test_row_18_a_flipped_bit_on_one_target_is_told_and_the_other_serves(world: 
     assert found.answer is Answer.GOT and found.source == "b"
     assert dest.read_bytes() == segment_bytes_of(NAME)
     assert [(level, name, fields["target"]) for level, name, fields in events.seen] == [("error", "wal damaged", "a")]
+    event = found.event(NAME)
+    assert (event.source, event.size_bytes, list(event.damaged)) == ("b", MIB, ["a"])
 
 
 def test_row_18_flipped_on_both_is_doubt_and_nothing_is_handed_over(world: World) -> None:
@@ -214,6 +289,9 @@ def test_row_18_flipped_on_both_is_doubt_and_nothing_is_handed_over(world: World
     for plan in (PLAN, None):
         found, _ = fetch(world, NAME, plan)
         assert found.answer is Answer.DOUBT and set(found.problems) == {"a", "b"}
+        event = found.event(NAME)
+        assert event.source == "" and set(event.damaged) == {"a", "b"} and not event.failed and not event.missing
+    assert len(world.clock.slept) == 2, "once more, as the bits may have been flipped on the way"
 
 
 def test_row_18_a_bit_flipped_on_the_way_is_asked_for_again(world: World) -> None:

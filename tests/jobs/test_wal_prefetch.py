@@ -10,6 +10,7 @@ import pytest
 from drkit.core.log import NoLog
 from drkit.engines.postgres.wal import parse_name
 from drkit.jobs import wal_prefetch
+from drkit.jobs.recovery_events import read_events
 from drkit.jobs.recovery_file import RecoveryFile, write_recovery_file
 from drkit.jobs.wal_get import Wanted
 from drkit.jobs.wal_prefetch import ahead, base, folder, following, prefetch, prefetching, take
@@ -75,6 +76,8 @@ def test_a_damaged_copy_is_fetched_from_the_other_target_and_damage_everywhere_i
     flip(world.backends["b"], world.layout.wal(ON_PATH[1]))
     assert run(world) == ON_PATH[:1]
     assert sorted(p.name for p in folder(world.data).iterdir()) == ON_PATH[:1]
+    (event,) = read_events(world.data)
+    assert (event.file, event.source, event.size_bytes, list(event.damaged)) == (ON_PATH[0], "b", MIB, ["a"])
 
 
 @pytest.mark.parametrize("content", [b"", segment_bytes_of(ON_PATH[0])[:-1], segment_bytes_of(ON_PATH[1]), bytes(MIB)])

@@ -233,3 +233,36 @@ def test_losing_the_pins_costs_only_the_memory(spool: Path) -> None:
     opened(spool, a, b)
     shutil.rmtree(spool)
     assert opened(spool, a, b).ring == ring
+
+
+# --- a spool that cannot be used ----------------------------------------------------------------------------------
+
+
+def test_a_spool_that_cannot_be_made_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    _, a, b = pair()
+    for spool in (tmp_path / "file", tmp_path / "file" / "spool"):
+        with pytest.raises(ConfigError) as error:
+            opened(spool, a, b)
+        assert str(spool) in error.value.where and "[daemon] spool" in error.value.where and error.value.cure
+
+
+def test_who_only_reads_goes_without_pins_and_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ring, a, b = pair()
+    told: list[Problem] = []
+    pins = Pins(tmp_path / "file" / "spool")
+    repository = open_repository([a, b], {}, SECRET, pins, entropy=seeded(9), unsaved=told.append)
+    assert repository.ring == ring and [t.name for t in repository.targets] == ["a", "b"]
+    assert len(told) == 1 and "spool" in str(told[0])
+
+
+def test_pins_that_contradict_are_no_matter_of_the_spool(spool: Path) -> None:
+    """Going without saving is not going without comparing."""
+    ring, a, b = pair()
+    slots = [add_slot(where, rotated(ring)) for where in (a, b)]
+    opened(spool, a, b)
+    for where, slot in zip((a, b), slots, strict=True):
+        where.backend.delete(Key(slot))
+    with pytest.raises(Conflict, match="epoch"):
+        open_repository([a, b], {}, SECRET, Pins(spool), entropy=seeded(9), unsaved=lambda _: None)

@@ -23,6 +23,7 @@ from storage_backends.errors import (
     Unsupported,
 )
 from storage_backends.posix import PosixBackend
+from storage_backends.retry import Retrying, RetryPolicy
 from tests.storage_backends.mounts import mount, need_root, tmpfs, unmount
 
 
@@ -175,6 +176,18 @@ def test_a_full_disk_is_told_with_numbers(tmp_path: Path) -> None:
         assert backend.url in text and not caught.value.retryable
         assert [info.key for info in backend.list()] == ["t/one"]
         put(backend, "t/small", bytes(100_000))
+
+
+def test_the_free_space_is_the_filesystems_and_no_other_disks(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", "size=1m") as folder:
+        backend = PosixBackend(folder)
+        ask = Retrying(backend, RetryPolicy(), sleep=lambda _: None, random=lambda: 0.5).traits.free_bytes
+        assert ask is not None and 900_000 < ask() <= 1 << 20
+        put(backend, "t/one", bytes(500_000))
+        assert 400_000 < ask() < 600_000
+        unmount(folder)
+        with pytest.raises(NotThisTarget):
+            ask()
 
 
 def test_a_read_only_disk_is_told(tmp_path: Path) -> None:

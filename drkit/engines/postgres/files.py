@@ -42,8 +42,17 @@ EXCLUDED_NAMES = frozenset(
 )
 """Left out in every folder, as the server does."""
 
-EXCLUDED_ROOT_NAMES = frozenset({"backup_label.old", "recovery.signal", "standby.signal", "tablespace_map.old"})
-"""Left out in the root: a copy must not inherit another recovery's orders."""
+EXCLUDED_ROOT_NAMES = frozenset(
+    {
+        "backup_label.old",
+        "drkit.recovery-events",
+        "drkit.recovery.json",
+        "recovery.signal",
+        "standby.signal",
+        "tablespace_map.old",
+    }
+)
+"""Left out in the root: a copy must not inherit another recovery's orders, nor what it met."""
 
 EXCLUDED_PREFIXES = ("pgsql_tmp", "pg_internal.init")
 """Left out in every folder: sort files, and the relation cache that every database rebuilds."""

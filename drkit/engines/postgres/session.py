@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from drkit.core.errors import Conflict, DrkitError, Failed, Refused, Unreachable
+from drkit.core.errors import ConfigError, Conflict, DrkitError, Failed, Refused, Unreachable
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.version import MajorFacts, facts_of_server
 
@@ -111,14 +111,20 @@ class Session:
 
     @classmethod
     def open(cls, conninfo: str, application_name: str = "drkit") -> Session:
-        """Connect by a libpq string. Raises Unreachable (no connection), UnknownVersion (unsupported major)."""
+        """Connect by a libpq string. Raises ConfigError (it is none), Unreachable (no connection), UnknownVersion
+        (unsupported major)."""
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
 
         try:
             given = conninfo_to_dict(conninfo)
         except psycopg.ProgrammingError as error:
-            raise Refused("the connection string is wrong", why=_text(error)) from error
+            raise ConfigError(
+                "the connection string is wrong",
+                where="connection, in [cluster.NAME]",
+                why=_text(error),
+                cure="write it as libpq does: host=/run/postgresql port=5432 dbname=postgres user=postgres",
+            ) from error
         defaults: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": application_name}
         extra = {name: value for name, value in defaults.items() if name not in given}
         where = " ".join(f"{k}={v}" for k, v in given.items() if k not in ("password", "sslpassword"))
