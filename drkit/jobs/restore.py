@@ -26,7 +26,7 @@ from drkit.jobs.recovery_events import RECOVERY_EVENTS
 from drkit.jobs.recovery_file import RECOVERY_FILE, write_recovery_file
 from drkit.jobs.restore_clear import Clearing, disarm
 from drkit.jobs.restore_files import FileWriter
-from drkit.jobs.restore_folder import LOST_FOUND, space_of
+from drkit.jobs.restore_folder import KEPT_CONTROL, LOST_FOUND, space_of
 from drkit.jobs.restore_plan import Plan
 from drkit.jobs.restore_settings import auto_conf, pg_manifest, recovery_file, tablespace_map
 from drkit.repository.content import ContentReader
@@ -39,7 +39,7 @@ from storage_backends.errors import StorageError
 from storage_backends.oserrors import os_errors
 
 _CONTROL = CONTROL_PATH.encode()
-_ANOTHER_RECOVERYS = (RECOVERY_FILE.encode(), RECOVERY_EVENTS.encode())
+_ANOTHER_RECOVERYS = (RECOVERY_FILE.encode(), RECOVERY_EVENTS.encode(), KEPT_CONTROL.encode())
 _SYNCFS_TELLS = (5, 8)  # Linux: syncfs(2) reports lost writes since 5.8
 
 
@@ -122,7 +122,7 @@ class _Restore:
         self._sync()
         self._means.token.check()
         self._phase("pg_control")
-        self._put(CONTROL_PATH, control_data, control.mode)
+        self._arm(control_data, control.mode)
         ended = clock.monotonic()
         return RestoreResult(
             written_bytes=writer.written_bytes + len(control_data),
@@ -202,8 +202,9 @@ class _Restore:
             place.chmod(entry.mode)
             if self._owner is not None:
                 os.chown(place, *self._owner)
-            if place != link and entry.path.count(b"/") == 1 and not link.is_symlink():
-                link.symlink_to(place)
+            if place != link and entry.path.count(b"/") == 1:
+                if not link.is_symlink():
+                    link.symlink_to(place)
                 if self._owner is not None:
                     os.chown(link, *self._owner, follow_symlinks=False)
 
@@ -237,6 +238,17 @@ class _Restore:
         durable.replace(path, content, mode=mode)
         self._own(path, mode)
         durable.sync_dir(path.parent)
+
+    def _arm(self, control: bytes, mode: int) -> None:
+        """pg_control appears by one rename, with the mode and owner that it shall have, and is durable on return."""
+        path = self._plan.order.destination / CONTROL_PATH
+        unnamed = path.with_name(f"{path.name}.drkit")
+        durable.replace(unnamed, control, mode=mode)
+        self._own(unnamed, mode)
+        with os_errors("put pg_control in place", str(path)):
+            _fsync(unnamed)
+            unnamed.replace(path)
+            durable.sync_dir(path.parent)
 
     def _stream(self, name: str, pieces: Iterable[bytes]) -> None:
         path = self._plan.order.destination / name

@@ -10,7 +10,7 @@ from pathlib import Path
 from drkit.engines.postgres.control import CONTROL_PATH
 from drkit.engines.postgres.recovery import RECOVERY_SIGNAL, STANDBY_SIGNAL
 from drkit.jobs.recovery_file import RECOVERY_FILE
-from drkit.jobs.restore_folder import LOST_FOUND
+from drkit.jobs.restore_folder import KEPT_CONTROL, LOST_FOUND
 from storage_backends import durable
 from storage_backends.oserrors import os_errors
 
@@ -20,9 +20,11 @@ STALE = ("backup_label", "tablespace_map", RECOVERY_SIGNAL, STANDBY_SIGNAL, "bac
 def disarm(folder: Path) -> None:
     """Remove pg_control and make that durable before anything else changes: from here no server starts on it.
 
-    Then backup_label and its kin: with another pg_control they would lead recovery astray.
+    Then backup_label and its kin: with another pg_control they would lead recovery astray. A copy of pg_control stays
+    under another name until the folder is cleared: without it nothing would tell the next restore whose folder it is.
     """
     with os_errors("remove the old pg_control", str(folder)):
+        _keep_control(folder)
         inner = folder / Path(CONTROL_PATH).parent
         if inner.is_symlink():
             inner.unlink()
@@ -32,6 +34,14 @@ def disarm(folder: Path) -> None:
         for name in STALE:
             (folder / name).unlink(missing_ok=True)
         durable.sync_dir(folder)
+
+
+def _keep_control(folder: Path) -> None:
+    try:
+        content = (folder / CONTROL_PATH).read_bytes()
+    except OSError:
+        return  # what cannot be read tells nothing; something else did
+    durable.replace(folder / KEPT_CONTROL, content)
 
 
 class Clearing:

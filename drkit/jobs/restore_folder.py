@@ -11,9 +11,11 @@ from pathlib import Path
 from drkit.core.errors import Damage, DrkitError, Refused, UsageError
 from drkit.core.units import format_size
 from drkit.engines.postgres.control import CONTROL_PATH, parse_control
-from drkit.jobs.recovery_file import read_recovery_file
+from drkit.jobs.recovery_file import RECOVERY_FILE, read_recovery_file
 from drkit.repository.manifest import FILE, Entry, Head, Tablespace
+from storage_backends.durable import TEMPORARY_SUFFIX
 
+KEPT_CONTROL = "drkit.pg_control"  # a copy that says whose folder it is, from when pg_control goes until it is cleared
 LOST_FOUND = "lost+found"  # of an empty ext filesystem; never removed
 _RESERVE_BYTES = 64 << 20
 SERVER_USER = "postgres"
@@ -39,7 +41,8 @@ class Owner:
 class FolderFacts:
     """A folder as found. names: its entries, empty where it does not exist.
 
-    system_identifier: of its pg_control or, after a restore that was cut short, of its recovery file; None: neither.
+    system_identifier: of its pg_control or, after a restore that was cut short, of the recovery file or the copy of
+    pg_control that it left; None: none of them.
     device and free_bytes: of the filesystem that holds it or will.
     """
 
@@ -108,15 +111,22 @@ def _used(path: Path) -> int:
 
 
 def _system_identifier(path: Path) -> int | None:
-    try:
-        return parse_control((path / CONTROL_PATH).read_bytes()).system_identifier
-    except (OSError, DrkitError):
-        pass
+    for name in (CONTROL_PATH, KEPT_CONTROL):
+        try:
+            return parse_control((path / name).read_bytes()).system_identifier
+        except (OSError, DrkitError):
+            continue
     try:
         found = read_recovery_file(path)
     except Damage:
         return None
     return found.system_identifier if found else None
+
+
+def _is_welcome(name: str) -> bool:
+    """What an empty folder may hold: also the first file of a restore that died before it had its name."""
+    unnamed = name.startswith(f".{RECOVERY_FILE}.") and name.endswith(TEMPORARY_SUFFIX)
+    return unnamed or name == LOST_FOUND
 
 
 def check_folder(facts: FolderFacts, system_identifier: int, *, delta: bool) -> None:
@@ -133,7 +143,7 @@ def check_folder(facts: FolderFacts, system_identifier: int, *, delta: bool) -> 
         if (parent / "PG_VERSION").exists() and parent != Path("/"):
             why, cure = f"{parent} is one", f"name a folder outside of {parent}"
             raise Refused("the destination lies inside another data folder", where=where, why=why, cure=cure)
-    if not facts.names - {LOST_FOUND}:
+    if all(_is_welcome(name) for name in facts.names):
         return
     if facts.system_identifier is None:
         raise Refused(

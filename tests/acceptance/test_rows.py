@@ -12,6 +12,7 @@ import pytest
 
 from tests.acceptance.scene import DRKIT_WAL, Scene, folder, listing, newest_major, scene, stop_strays
 from tests.real.postgres import free_port, give, new_server, run
+from tests.real.wal_archive import until
 from tests.storage_backends.mounts import tmpfs
 
 pytestmark = pytest.mark.real
@@ -70,9 +71,10 @@ def test_row_18_a_flipped_bit_in_archived_wal_never_reaches_a_restored_server(hi
         log = (one.root / "no-copy.log").read_text()
         assert f"{names[2]} is in doubt" in log
         one.wal_objects("b")[names[2]].write_bytes(kept["b"])
-        options = f"-p {free_port()} -k {one.root} -c listen_addresses= -c hot_standby=off"
-        run([one.server.bin / "pg_ctl", "-D", data, "-l", data.with_name("again.log"), "-w", "-o", options, "start"])
-        assert "archive recovery complete" in (one.root / "again.log").read_text(), "the cure that was told works"
+        log_again = data.with_name("again.log")
+        options = f"-p {free_port()} -k {one.root} -c listen_addresses="
+        run([one.server.bin / "pg_ctl", "-D", data, "-l", log_again, "-w", "-o", options, "start"])
+        until(lambda: "archive recovery complete" in log_again.read_text(), one.server)  # the cure that was told
         run([one.server.bin / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"])
     finally:
         for name, content in kept.items():
@@ -187,3 +189,20 @@ def _until_full(one: Scene) -> None:
         one.server.query("insert into t values (1)")
         one.switch(wait=False)
     one.until("select failed_count > 0 from pg_stat_archiver", "a failed archive command")
+
+
+def test_a_server_that_was_restored_itself_is_restored_by_its_new_plan() -> None:
+    """Its folder still holds the plan of its own recovery, whose horizon would end the next one too early."""
+    with scene(newest_major(), segment_mb=1) as one:
+        one.server.query("create table t (n int)")
+        one.backup()
+        fill(one, 2)
+        one.drkit("restore", "--into", one.fresh("first"))
+        for name in ("drkit.recovery.json", "drkit.recovery-events"):
+            shutil.copy2(one.root / "first/drkit.recovery.json", one.server.data / name)
+            give(one.server.data / name)
+        one.backup()
+        fill(one, 4)
+        with one.restored("second") as (answer, session):
+            assert session.execute("select count(*), max(n) from t").fetchone() == (6, 6)
+            assert answer["wal_events"] == [] and answer["wal_bytes"]
