@@ -12,7 +12,10 @@ import typer
 from drkit.cli.context import of
 from drkit.cli.render import answer_json
 from drkit.cli.wire import open_wiring
+from drkit.core.errors import UsageError
 from drkit.core.units import format_rate, format_size, parse_duration, parse_rate
+
+MAX_LABEL = 200
 
 
 def run(
@@ -30,6 +33,9 @@ def run(
     from drkit.jobs.backup import backup
     from drkit.jobs.backup_take import BackupOrder
 
+    if len(label) > MAX_LABEL or not label.isprintable():
+        why = f"it has {len(label)} characters" if label.isprintable() else "it holds characters that cannot be printed"
+        raise UsageError("this is no label", why=why, cure=f"at most {MAX_LABEL} printable characters")
     context = of(ctx)
     with open_wiring(context) as wiring:
         config = wiring.config

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from drkit.cli.context import of
 from drkit.cli.render import answer_json, table
 from drkit.cli.wire import Wiring, open_wiring
-from drkit.core.errors import Unreachable
+from drkit.core.errors import KeyMissing, Unreachable
 from drkit.core.units import format_time
+
+if TYPE_CHECKING:
+    from drkit.repository.target import Target
 
 
 def run(
@@ -26,8 +30,6 @@ def run(
     context = of(ctx)
     with open_wiring(context) as wiring:
         wiring.need_spool()
-        made = _key_file(wiring, yes)
-        secret = wiring.secret()
         targets, failed = wiring.targets(create_root=True)
         if failed:
             raise Unreachable(
@@ -35,6 +37,8 @@ def run(
                 why="; ".join(f"{name}: {error}" for name, error in failed.items()),
                 cure="mend or remove the target; nothing was written",
             )
+        made = _key_file(wiring, targets, yes)
+        secret = wiring.secret()
         ring, descriptors = found(targets, secret, now=format_time(wiring.clock.now()), entropy=os.urandom)
         pins = wiring.pins()
         pins.targets |= {n: Pin(d.repository.hex(), d.target.hex()) for n, d in descriptors.items()}
@@ -62,14 +66,33 @@ def run(
             )
 
 
-def _key_file(wiring: Wiring, yes: bool) -> os.PathLike[str] | None:
+def _key_file(wiring: Wiring, targets: Sequence[Target], yes: bool) -> os.PathLike[str] | None:
     """Make the configured key file where it is missing; returns its path when it was made."""
     from drkit.cli.key import write_key_file
 
     path = wiring.config.keys.file
     if path is None or path.exists():
         return None
+    for target in targets:
+        if _is_founded(target):
+            raise KeyMissing(
+                "the repository exists, and its key file is missing",
+                where=str(path),
+                why=f"{target.where} belongs to a repository; a new key would open nothing of it",
+                cure="put back the key file from the copy that you keep elsewhere",
+            )
     if not yes and sys.stdin.isatty():
         typer.confirm(f"There is no key at {path}. Make a new one?", abort=True, err=True)
     write_key_file(path)
     return path
+
+
+def _is_founded(target: Target) -> bool:
+    from drkit.repository.layout import DESCRIPTOR
+    from storage_backends.errors import NotFound
+
+    try:
+        target.backend.stat(DESCRIPTOR)
+    except NotFound:
+        return False
+    return True

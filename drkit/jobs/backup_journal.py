@@ -7,6 +7,7 @@ where every target of the run still holds it, under a lease that names the kille
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -104,7 +105,7 @@ def read_journal(path: Path) -> Unfinished | None:
                 uses[name] = tuple(bytes.fromhex(pack) for pack in value["uses"])
         else:
             extents = tuple((bytes.fromhex(map_id), index) for map_id, index in value["extents"])
-            files[value["path"].encode()] = KnownFile(tuple(value["facts"]), value["settled"], extents)
+            files[os.fsencode(value["path"])] = KnownFile(tuple(value["facts"]), value["settled"], extents)
     if run is None or source is None:
         return None
     return Unfinished(Known(run, source, files, stored), uses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -86,7 +87,7 @@ class Parent:
         Same machine, folder and filesystem; size, times and inode equal to the stat before the earlier read, and
         older than it by two seconds, so that no write can hide behind the clock's grain.
         """
-        before = self.known.files.get(found.path.encode())
+        before = self.known.files.get(os.fsencode(found.path))
         if before is None or not before.settled or self.known.source != source:
             return None
         now = (found.size, found.mtime_ns, found.ctime_ns, found.inode, found.device)
@@ -104,7 +105,7 @@ class Parent:
 
     def before(self, path: str, number: int) -> Before | None:
         """What is known of one extent; None where nothing may be adopted."""
-        file = self.known.files.get(path.encode())
+        file = self.known.files.get(os.fsencode(path))
         if file is None or number >= len(file.extents) or self._entombed(file.extents[number][0]):
             return None
         map_id, index = file.extents[number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,7 +59,7 @@ def entries(taken: Taken) -> tuple[list[Entry], list[bytes]]:
     result = []
     for item in taken.found:
         if item.kind in (EntryKind.FOLDER, EntryKind.TABLESPACE):
-            path = item.path.encode()
+            path = os.fsencode(item.path)
             result.append(Entry(FOLDER, 0, item.mode, 0, item.mtime_ns, 0, 0, 0, NOTHING, 0, path, ()))
         elif item.kind is EntryKind.FILE and item.path in by_path:
             result.append(_file(by_path[item.path], taken.sizes.extent, index))
@@ -82,7 +83,7 @@ def _file(copy: FileCopy, extent_bytes: int, index: dict[bytes, int]) -> Entry:
         device=found.device,
         digest=digest,
         crc=crc,
-        path=found.path.encode(),
+        path=os.fsencode(found.path),
         extents=extents,
     )
 

@@ -10,13 +10,16 @@ again with --delta goes on from what is there.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from drkit.core.errors import Damage, DrkitError
+from drkit.core.errors import Conflict, Damage, DrkitError
 from drkit.core.progress import Event, Tally
 from drkit.engines.postgres.control import CONTROL_PATH, parse_control
 from drkit.engines.postgres.recovery import AUTO_CONF, RECOVERY_SIGNAL
@@ -69,12 +72,26 @@ def restore(plan: Plan, means: Means) -> RestoreResult:
     """
     run = _Restore(plan, means)
     try:
-        return run.run()
+        with alone(plan.order.destination):
+            return run.run()
     except (DrkitError, StorageError) as error:
         if run.touched:
             where = plan.order.destination
             error.add_note(f"{where} cannot be started as it is; the same restore with --delta goes on from there")
         raise
+
+
+@contextmanager
+def alone(destination: Path) -> Iterator[None]:
+    """Only one restore writes into a folder; raises Conflict. The kernel ends the claim with the process."""
+    name = hashlib.sha256(os.fsencode(os.path.realpath(destination))).hexdigest()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
+        try:
+            claim.bind(f"\0drkit-restore-{name}")
+        except OSError:
+            cure = "wait for it to end, or restore into another folder"
+            raise Conflict("another restore writes into this folder", where=str(destination), cure=cure) from None
+        yield
 
 
 class _Restore:

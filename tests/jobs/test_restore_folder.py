@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from drkit.core.errors import Refused, UsageError
+from drkit.core.errors import Conflict, Refused, UsageError
+from drkit.jobs.restore import alone
 from drkit.jobs.restore_clear import Clearing, disarm
 from drkit.jobs.restore_folder import (
     FolderFacts,
@@ -186,3 +187,17 @@ def test_disarm_removes_what_would_start_and_clearing_what_is_foreign(tmp_path: 
     assert left == ["base", "global", "keep", "pg_tblspc", "pg_tblspc/16000"]
     assert (outside / "precious").read_text() == "x"
     assert clearing.spared == []
+
+
+def test_a_second_restore_into_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """Also by another path to it; and the first one's end, however it came, frees the folder."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    with alone(tmp_path / "db"):
+        for place in (tmp_path / "db", link / "db"):
+            with pytest.raises(Conflict, match="another restore"), alone(place):
+                raise AssertionError("two restores at once")
+        with alone(tmp_path / "other"):
+            pass
+    with alone(tmp_path / "db"):
+        pass
