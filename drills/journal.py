@@ -21,7 +21,7 @@ from types import TracebackType
 
 from drills.ledger import Entry
 from drkit.core.errors import Damage
-from drkit.core.units import format_time
+from drkit.core.units import format_time, parse_time
 from storage_backends.durable import sync_dir
 
 SCHEMA = "drkit.journal/1"
@@ -71,9 +71,11 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """A journal read back."""
+    """A journal read back. opened_at, opened_s: one instant, by the wall clock and by the clock of the entries."""
 
     writer: str
+    opened_at: datetime
+    opened_s: float
     entries: tuple[Entry, ...]
 
 
@@ -86,13 +88,13 @@ def read_journal(path: Path) -> Book:
         head = json.loads(lines[0])
         if head["schema"] != SCHEMA:
             raise ValueError(f"its schema is {head['schema']!r}")
-        writer = str(head["writer"])
+        writer, opened_at, opened_s = str(head["writer"]), parse_time(head["opened_at"]), float(head["opened_s"])
         for line in lines[1:]:
             read += 1
             _add(entries, writer, json.loads(line))
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise Damage("the journal is damaged", where=f"{path}, line {read + 1}", why=str(error)) from error
-    return Book(writer, tuple(entries))
+    return Book(writer, opened_at, opened_s, tuple(entries))
 
 
 def read_ledger(paths: Iterable[Path]) -> tuple[Entry, ...]:

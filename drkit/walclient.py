@@ -1,7 +1,7 @@
 """drkit-wal: what archive_command and restore_command run. Standard library only, and little of it.
 
-    drkit-wal push [--config FILE] PATH                          archive_command = 'drkit-wal push %p'
-    drkit-wal get [--config FILE] [--absent-exit N] NAME DEST    restore_command, see below
+    drkit-wal push [--config FILE] [--socket PATH] PATH          archive_command = 'drkit-wal push %p'
+    drkit-wal get [...] [--absent-exit N] NAME DEST              restore_command, see below
 
 Exit status
     push   0: durable where the policy wants it · 1: anything else, so that PostgreSQL tries again. Never above 125:
@@ -15,8 +15,13 @@ Exit status
 The configuration is --config, else $DRKIT_CONFIG, else for `get` the one that drkit.recovery.json names, else
 /etc/drkit/drkit.toml; never ./drkit.toml, as the current folder is the data folder.
 
-`get` takes a segment that was prefetched by one rename. Everything else is done by `drkit wal push|get`, in a process
-of its own: how it ends is translated, and nothing that it does wrong can look like 'absent'.
+`get` takes a segment that was prefetched by one rename. All else the daemon is asked for on its socket: --socket, else
+$DRKIT_SOCKET or $DRKIT_DAEMON__SOCKET, else [daemon].socket of the configuration, else /run/drkit/drkit.sock. It gets
+the file as a descriptor that was opened here, so that it opens no path for anybody. Where nobody listens (and only
+there: not after a time-out, a refusal or an answer that makes no sense) `drkit wal push|get` does it in a process of
+its own: how it ends is translated, and nothing that it does wrong can look like 'absent'.
+
+Costs, CPython 3.11: @@COSTS@@
 """
 
 from __future__ import annotations
@@ -24,10 +29,16 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
 FAILED = 1
 DOUBT = 126
 TERMINATED = 143
 SYSTEM_CONFIG = "/etc/drkit/drkit.toml"
+SYSTEM_SOCKET = "/run/drkit/drkit.sock"
+TIMEOUT_S = 600.0  # a target that hangs costs the daemon some minutes at most; PostgreSQL waits for either command
 RECOVERY_FILE = "drkit.recovery.json"
 PREFETCH = "pg_wal/drkit-prefetch"
 _ABSENT_CODES = range(3, 126)
@@ -76,7 +87,7 @@ def _parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
     while left:
         word = left.pop(0)
         name, equals, value = word.partition("=")
-        if name in ("--config", "--absent-exit"):
+        if name in ("--config", "--absent-exit", "--socket"):
             if not equals and not left:
                 raise ValueError(f"{name} wants a value")
             options[name] = value if equals else left.pop(0)
@@ -89,7 +100,13 @@ def _parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
 
 def _push(path: str, options: dict[str, str]) -> int:
     config = options.get("--config") or os.environ.get("DRKIT_CONFIG") or SYSTEM_CONFIG
-    return 0 if _run(["--config", config, "wal", "push", "--", path]) == 0 else FAILED
+    system = "" if path.startswith("/") else _system()  # an absolute path is a person's: whose WAL it is takes thought
+    daemon = _connect(options, config) if system else None
+    if daemon is None:
+        return 0 if _run(["--config", config, "wal", "push", "--", path]) == 0 else FAILED
+    name = path.rpartition("/")[2]
+    status, text = _ask(daemon, f"push {system} {name}", [os.open(path, os.O_RDONLY | os.O_CLOEXEC)])
+    return 0 if status == "ok" else _complain(f"{name} is not archived: {text}", "push")
 
 
 def _get(name: str, dest: str, options: dict[str, str]) -> int:
@@ -99,12 +116,19 @@ def _get(name: str, dest: str, options: dict[str, str]) -> int:
     if _take(name, dest):
         _prefetch(name, options)
         return 0
+    system = _system()
+    daemon = _connect(options, _config_to_get(options)) if system else None
+    if daemon is not None:
+        status, text = _fetch(daemon, system, name, dest)
+        if status != "ok":
+            _complain(f"{name} is {status}: {text}" if status == "absent" else f"{name}: {text}", "get")
+        return 0 if status == "ok" else absent if status == "absent" else DOUBT
     flag = ["--absent-exit", str(absent)] if "--absent-exit" in options else []
-    status = _run(["--config", _config_to_get(options), "wal", "get", *flag, "--", name, dest])
-    if status == 0:
+    code = _run(["--config", _config_to_get(options), "wal", "get", *flag, "--", name, dest])
+    if code == 0:
         _prefetch(name, options)
         return 0
-    return status if status == absent else DOUBT
+    return code if code == absent else DOUBT
 
 
 def _config_to_get(options: dict[str, str]) -> str:
@@ -119,6 +143,111 @@ def _config_to_get(options: dict[str, str]) -> str:
     import json
 
     return json.loads(text).get("config") or SYSTEM_CONFIG
+
+
+# --- the daemon ---------------------------------------------------------------------------------------------------
+
+
+def _system() -> str:
+    """The system identifier that the control file of this folder begins with; "" where there is none."""
+    try:
+        with open("global/pg_control", "rb") as control:  # noqa: PTH123  as above
+            return str(int.from_bytes(control.read(8), "little"))
+    except FileNotFoundError:
+        return ""
+
+
+def _connect(options: dict[str, str], config: str, timeout_s: float = TIMEOUT_S) -> _socket.socket | None:
+    """None where nobody listens, or the configuration cannot tell where: then the command line tells what is wrong.
+
+    _socket and not socket: that one takes as long to import as all the rest of this program.
+    """
+    import _socket
+
+    path = _socket_path(options, config)
+    if not path:
+        return None
+    daemon = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    daemon.settimeout(timeout_s)
+    try:
+        daemon.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    uid = int.from_bytes(daemon.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], "little")
+    if uid not in (0, os.geteuid(), os.stat(".").st_uid):  # noqa: PTH116  as above
+        raise ValueError(f"{path} is user {uid}'s, not the daemon's: neither root nor the owner of this folder")
+    return daemon
+
+
+def _ask(daemon: _socket.socket, request: str, descriptors: list[int]) -> tuple[str, str]:
+    """The answer's status and text, as drkit/daemon/protocol.py says. Raises OSError, ValueError."""
+    import _socket
+
+    rights = b"".join(one.to_bytes(4, sys.byteorder) for one in descriptors)
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
+    try:
+        daemon.sendmsg([f"drkit/1 {request}".encode("ascii")], ancillary)
+    except BrokenPipeError:
+        pass  # it refused before it listened: its answer says why
+    text = b""
+    while True:
+        version, _, rest = daemon.recv(1 << 16).partition(b" ")
+        status, _, part = rest.partition(b" ")
+        if version != b"drkit/1":
+            raise ValueError("the daemon gave no answer")
+        text += part
+        if status != b"more":
+            return status.decode("ascii"), text.decode("utf-8", "replace")
+
+
+def _fetch(daemon: _socket.socket, system: str, name: str, dest: str) -> tuple[str, str]:
+    """`dest` appears by rename, after the daemon said that it is whole."""
+    folder, slash, base = dest.rpartition("/")
+    temporary = f"{folder}{slash}.{base}.{os.getpid()}.drkit.tmp"
+    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        status, text = _ask(daemon, f"get {system} {name}", [file, here])
+        if status == "ok":
+            os.rename(temporary, dest)  # noqa: PTH104  as above
+            temporary = ""
+        return status, text
+    finally:
+        if temporary:
+            os.unlink(temporary)  # noqa: PTH108  as above
+
+
+def _socket_path(options: dict[str, str], config: str) -> str:
+    """An empty text where the configuration that was named cannot be read."""
+    env = os.environ
+    named = options.get("--socket") or env.get("DRKIT_SOCKET") or env.get("DRKIT_DAEMON__SOCKET")
+    if named:
+        return named
+    try:
+        with open(config, "rb") as file:  # noqa: PTH123  as above
+            text = file.read()
+    except OSError:
+        return SYSTEM_SOCKET if config == SYSTEM_CONFIG else ""
+    return _socket_in(text) if b"socket" in text else SYSTEM_SOCKET
+
+
+def _socket_in(text: bytes) -> str:
+    """[daemon].socket; tomllib is imported only where the plain way of writing it is not found."""
+    section = b""
+    for line in text.split(b"\n") if b'"""' not in text and b"'''" not in text else []:
+        words = line.split()
+        if line[:1] == b"[":
+            section = line.strip()
+        elif section == b"[daemon]" and words[:2] == [b"socket", b"="] and len(words) == 3:
+            value = words[2]
+            if value[:1] == value[-1:] == b'"' and value.count(b'"') == 2 and b"\\" not in value:
+                return value[1:-1].decode()
+    import tomllib
+
+    try:
+        return str(tomllib.loads(text.decode()).get("daemon", {}).get("socket", SYSTEM_SOCKET))
+    except (ValueError, AttributeError):
+        return ""
 
 
 # --- the command line behind --------------------------------------------------------------------------------------
@@ -141,13 +270,13 @@ def _run(words: list[str]) -> int:
 
 
 def _stop_on_sigterm() -> None:
-    import signal
+    import _signal  # type: ignore[import-not-found]  # signal imports enum, which costs more than all the rest
 
     def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
         raise _Stopped
 
-    signal.signal(signal.SIGTERM, stop)
+    _signal.signal(_signal.SIGTERM, stop)
 
 
 # --- prefetched segments ------------------------------------------------------------------------------------------
@@ -193,7 +322,7 @@ def _fits(name: str, head: bytes, size: int) -> bool:
 
 
 def _prefetch(name: str, options: dict[str, str]) -> None:
-    """Start one process that fetches ahead, unless enough is there or one is at it. It never delays this one.
+    """Have what follows fetched, unless enough is there or somebody is at it. It never delays this process.
 
     What keeps it from starting is no error: the segment asked for is there.
     """
@@ -202,12 +331,26 @@ def _prefetch(name: str, options: dict[str, str]) -> None:
     try:
         if _enough_ready(name) or _busy():
             return
-        words = _command(["--config", _config_to_get(options), "wal", "get", "--prefetch", "--", name, "."])
+        config = _config_to_get(options)
+        daemon = _connect(options, config, 1.0)
+        if daemon is not None:
+            _tell(daemon, f"ahead {_system()} {name}")
+            return
+        words = _command(["--config", config, "wal", "get", "--prefetch", "--", name, "."])
         null = os.devnull
         actions = [(os.POSIX_SPAWN_OPEN, fd, null, os.O_RDWR, 0) for fd in (0, 1)]  # it tells of damage on stderr
         os.posix_spawn(sys.executable, words, os.environ, file_actions=actions, setsid=True)
     except (OSError, ValueError, NotImplementedError):
         return
+
+
+def _tell(daemon: _socket.socket, request: str) -> None:
+    """With the data folder; the answer is not awaited."""
+    import _socket
+
+    here = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, here.to_bytes(4, sys.byteorder))]
+    daemon.sendmsg([f"drkit/1 {request}".encode("ascii")], ancillary)
 
 
 def _ready() -> list[str]:

@@ -72,11 +72,12 @@ def run(
             }
             answer_json("drkit.backup/1", {"backup": payload})
         else:
-            speed = format_rate(result.read_bytes / result.seconds)
+            measured = result.seconds >= 1 and result.read_bytes >= 1 << 20  # less says nothing about the disk
+            speed = f" ({format_rate(result.read_bytes / result.seconds)})" if measured else ""
             sys.stdout.write(
                 f"backup {summary.backup} is good on {', '.join(result.good_on)}\n"
                 f"  {format_size(summary.size_bytes)} in {summary.files} files, {format_size(result.read_bytes)} read, "
-                f"{format_size(summary.new_bytes)} stored anew, in {result.seconds:.1f} s ({speed})\n"
+                f"{format_size(summary.new_bytes)} stored anew, in {result.seconds:.1f} s{speed}\n"
                 f"  timeline {summary.timeline}, WAL {summary.start_lsn} to {summary.stop_lsn}"
                 + (f", built on {summary.parent}\n" if summary.parent else "\n")
             )

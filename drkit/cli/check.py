@@ -16,16 +16,28 @@ REFUSED = 4
 
 
 def run(
-    ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None
+    ctx: typer.Context,
+    cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None,
+    liveness: Annotated[
+        bool, typer.Option("--liveness", help="only: does the daemon live, do runs, archiving and backups keep up?")
+    ] = False,
 ) -> int:
     """Try every target, the server's settings and rights, and send a WAL segment through archive_command."""
-    from drkit.jobs.check import CheckOrder, Level, check_server, check_targets
+    if liveness:
+        from drkit.cli.liveness import run as watch
+
+        return watch(ctx, cluster)
+    from drkit.cli.verbs import jobs
+    from drkit.daemon.duties import impossible
+    from drkit.jobs.check import CheckOrder, Finding, Level, check_configuration, check_server, check_targets
 
     context = of(ctx)
     with open_wiring(context) as wiring:
         name, found = wiring.cluster(cluster)
         objective = found.objectives.rpo
         order = CheckOrder(
+            cluster=name,
+            spool=wiring.config.daemon.spool,
             connection=found.connection,
             data_dir=found.data_dir,
             program=Path(sys.executable).parent / "drkit-wal",
@@ -33,7 +45,13 @@ def run(
             rpo_s=objective.total_seconds() if objective else None,
         )
         means = wiring.means()
-        findings = [*check_targets(means), *check_server(order, means)]
+        identities = {one: pin.target for one, pin in wiring.pins().targets.items()}
+        findings = [*check_configuration(order.config), *check_targets(means, identities)]
+        broken = {f.about for f in findings if f.level is Level.FAIL}
+        usable = [t for t in means.repository.targets if f"target {t.name}" not in broken]
+        findings += check_server(order, means, usable)
+        cure = "`drkit daemon` does not start with it: remove the entry"
+        findings += [Finding("schedule", Level.FAIL, line, cure) for line in impossible(wiring.config.schedule, jobs())]
         failed = any(f.level is Level.FAIL for f in findings)
         if context.json:
             rows = [

@@ -16,6 +16,7 @@ from storage_backends import errors as storage
 DONE = 0
 FAILED = 1
 USAGE = 2
+UNREACHABLE = 7
 DAMAGE = 9
 PROMISE = 10
 INTERRUPTED = 130
@@ -28,7 +29,7 @@ TABLE: dict[type[BaseException], tuple[str, int]] = {
     errors.Refused: ("refused", 4),
     errors.Missing: ("missing", 5),
     errors.Conflict: ("conflict", 6),
-    errors.Unreachable: ("unreachable", 7),
+    errors.Unreachable: ("unreachable", UNREACHABLE),
     errors.KeyMissing: ("key", 8),
     errors.Damage: ("damage", DAMAGE),
     errors.PromiseBroken: ("promise", PROMISE),
@@ -37,11 +38,11 @@ TABLE: dict[type[BaseException], tuple[str, int]] = {
     errors.DrkitError: ("failed", FAILED),
     storage.NotFound: ("missing", 5),
     storage.AlreadyExists: ("conflict", 6),
-    storage.Unavailable: ("unreachable", 7),
-    storage.Denied: ("denied", 7),
+    storage.Unavailable: ("unreachable", UNREACHABLE),
+    storage.Denied: ("denied", UNREACHABLE),
     storage.OutOfSpace: ("no-space", FAILED),
     storage.Damaged: ("damage", DAMAGE),
-    storage.NotThisTarget: ("not-this-target", 7),
+    storage.NotThisTarget: ("not-this-target", UNREACHABLE),
     storage.Unsupported: ("unsupported", 3),
     storage.StorageError: ("failed", FAILED),
     KeyboardInterrupt: ("cancelled", INTERRUPTED),

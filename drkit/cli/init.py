@@ -12,10 +12,11 @@ import typer
 from drkit.cli.context import of
 from drkit.cli.render import answer_json, table
 from drkit.cli.wire import Wiring, open_wiring
-from drkit.core.errors import KeyMissing, Unreachable
+from drkit.core.errors import ConfigError, KeyMissing, Unreachable
 from drkit.core.units import format_time
 
 if TYPE_CHECKING:
+    from drkit.jobs.check_places import Overlap
     from drkit.repository.target import Target
 
 
@@ -24,6 +25,7 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="make the key file and target folders without asking")] = False,
 ) -> None:
     """Create the keys (once) and the repository on every target. Idempotent."""
+    from drkit.jobs.check_places import overlaps, twins
     from drkit.repository.identity import found
     from drkit.repository.pins import Pin
 
@@ -37,9 +39,11 @@ def run(
                 why="; ".join(f"{name}: {error}" for name, error in failed.items()),
                 cure="mend or remove the target; nothing was written",
             )
+        _refuse_one_place(overlaps(targets))
         made = _key_file(wiring, targets, yes)
         secret = wiring.secret()
         ring, descriptors = found(targets, secret, now=format_time(wiring.clock.now()), entropy=os.urandom)
+        _refuse_one_place(twins({name: one.target.hex() for name, one in descriptors.items()}))
         pins = wiring.pins()
         pins.targets |= {n: Pin(d.repository.hex(), d.target.hex()) for n, d in descriptors.items()}
         pins.epoch = max(pins.epoch, ring.epoch)
@@ -64,6 +68,17 @@ def run(
                 f"A new key was written to {made}.\n"
                 "Without it nothing can ever be restored: copy it to a place that burns down at another time.\n"
             )
+
+
+def _refuse_one_place(found: Sequence[Overlap]) -> None:
+    """What is one place counts as one copy, however often it is named."""
+    if found:
+        raise ConfigError(
+            "two targets are one place, or lie in each other",
+            where=", ".join(sorted({one.target for one in found})),
+            why="; ".join(one.text for one in found),
+            cure="give each target a place of its own, or remove one of the two from the configuration",
+        )
 
 
 def _key_file(wiring: Wiring, targets: Sequence[Target], yes: bool) -> os.PathLike[str] | None:

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,11 +86,19 @@ def _verb(name: str, verb: Verb) -> Any:
     app.command(name=name)(getattr(module, verb.function))
     command: Any = get_command(app)
     command.help = command.help or _sentence(verb.help)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument" and parameter.metavar is not None:
+            parameter.get_usage_pieces = partial(_usage, parameter.metavar)
     taken = {option for parameter in command.params for option in parameter.opts}
     for parameter in _global_flags():
         if not taken.intersection(parameter.opts):
             command.params.append(parameter)
     return command
+
+
+def _usage(metavar: str, ctx: Any) -> list[str]:
+    """The usage line shows a metavar as it is written: it has the brackets of what may be left out."""
+    return [metavar] if metavar else []
 
 
 def _sentence(text: str) -> str:
@@ -135,7 +144,9 @@ def _flags(
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="the configuration", callback=_config)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="answer with one JSON object", callback=_json)] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="answer with one JSON object", callback=_json, is_eager=True)
+    ] = False,
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="say more", callback=_verbose, show_default=False)
     ] = 0,
@@ -161,9 +172,15 @@ def root_command() -> Any:
     return command
 
 
-def _version(value: bool) -> None:
+def _version(ctx: typer.Context, value: bool) -> None:
+    """Not eager, as --json is: it is known by now, wherever it stands."""
     if value:
         from importlib.metadata import version
 
-        typer.echo(f"drkit {version('drkit')}")
+        from drkit.cli.render import answer_json
+
+        if context.of(ctx).json:
+            answer_json("drkit.version/1", {"version": version("drkit")})
+        else:
+            typer.echo(f"drkit {version('drkit')}")
         raise typer.Exit()

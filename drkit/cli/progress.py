@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "drkit.progress/1"
 EVERY_S = 5.0
+MEASURED_S = 1.0
+FORECAST_BYTES = 1 << 20
 
 
 @contextmanager
@@ -34,6 +36,20 @@ def shown(context: Context, stream: TextIO, clock: Clock) -> Iterator[Progress]:
     else:
         with _bars(stream, color=use_color(stream, context.color)) as bars:
             yield Bars(bars)
+
+
+def pace(event: Event, elapsed_s: float) -> tuple[float | None, float | None]:
+    """Bytes a second since the phase began, and the seconds left; None where they would rest on next to nothing.
+
+    A rate rests on a second and some bytes; a forecast on a hundredth of the whole or `FORECAST_BYTES` as well.
+    """
+    if elapsed_s < MEASURED_S or not event.done_bytes:
+        return None, None
+    rate = event.done_bytes / elapsed_s
+    total = event.total_bytes
+    if total is None or event.finished or event.done_bytes < min(total / 100, FORECAST_BYTES):
+        return rate, None
+    return rate, max(0, total - event.done_bytes) / rate
 
 
 class Plain:
@@ -63,18 +79,17 @@ class Plain:
                 return  # whoever read the progress left; the work goes on
 
     def _line(self, event: Event, elapsed_s: float) -> str:
-        rate = event.done_bytes / elapsed_s if elapsed_s > 0 else 0.0
-        left = None if event.total_bytes is None else max(0, event.total_bytes - event.done_bytes)
-        eta_s = left / rate if left is not None and rate > 0 and not event.finished else None
+        rate, eta_s = pace(event, elapsed_s)
         record: dict[str, Field] = {"at": format_time(self._clock.now()), "phase": event.phase}
         record["done_bytes"] = event.done_bytes
         if event.total_bytes is not None:
             record["total_bytes"] = event.total_bytes
         if self._as_json:
-            record |= {"bytes_per_s": round(rate), "eta_s": None if eta_s is None else round(eta_s, 1)}
+            record["bytes_per_s"] = None if rate is None else round(rate)
+            record["eta_s"] = None if eta_s is None else round(eta_s, 1)
             record |= {"message": event.message, "finished": event.finished}
             return json.dumps({"schema": SCHEMA, **record}, ensure_ascii=False)
-        if rate:
+        if rate is not None:
             record["rate"] = format_rate(rate).replace(" ", "")
         if eta_s is not None:
             record["eta"] = format_duration(timedelta(seconds=eta_s)).replace(" ", "")
@@ -113,16 +128,34 @@ def _bars(stream: TextIO, *, color: bool) -> RichProgress:
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
     )
+    from rich.text import Text
+
+    def paced(task: Task) -> tuple[float | None, float | None]:
+        total = None if task.total is None else int(task.total)
+        event = Event(task.description, int(task.completed), total, finished=task.finished)
+        return pace(event, (task.finished_time if task.finished else task.elapsed) or 0.0)
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            rate = paced(task)[0]
+            return Text("" if rate is None else format_rate(rate))
+
+    class Left(ProgressColumn):
+        max_refresh = 0.5  # a figure that changes faster is not read
+
+        def render(self, task: Task) -> Text:
+            eta_s = paced(task)[1]
+            return Text("" if eta_s is None else format_duration(timedelta(seconds=eta_s)))
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        Speed(),
+        Left(),
         console=Console(file=stream, no_color=not color),
     )

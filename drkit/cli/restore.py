@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import asdict
@@ -33,10 +34,11 @@ def run(
     ctx: typer.Context,
     cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None,
     into: Annotated[
-        Path | None, typer.Option("--into", metavar="DIR", help="the data folder to make; needed", show_default=False)
+        str | None, typer.Option("--into", metavar="DIR", help="the data folder to make; needed", show_default=False)
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", "--target-time", metavar="POINT", help="latest, end, or a time with zone")
+        str | None,
+        typer.Option("--to", "--target-time", metavar="POINT", help="latest (the default), end, or a time with zone"),
     ] = None,
     to_lsn: Annotated[str | None, typer.Option("--to-lsn", "--target-lsn", metavar="X/Y", help="a position")] = None,
     to_xid: Annotated[str | None, typer.Option("--to-xid", "--target-xid", metavar="N", help="a transaction")] = None,
@@ -46,11 +48,14 @@ def run(
     exclusive: Annotated[
         bool, typer.Option("--exclusive", "--target-exclusive", help="stop before the point, not behind it")
     ] = False,
-    backup: Annotated[str, typer.Option("--backup", "--set", metavar="ID", help="this backup, not the best one")] = "",
+    backup: Annotated[
+        str | None, typer.Option("--backup", "--set", metavar="ID", help="this backup, not the best one")
+    ] = None,
     timeline: Annotated[
-        str, typer.Option("--timeline", "--target-timeline", metavar="N|latest|current", help="the branch to follow")
-    ] = "",
-    source: Annotated[str, typer.Option("--from", metavar="TARGET", help="read from this target only")] = "",
+        str | None,
+        typer.Option("--timeline", "--target-timeline", metavar="N|latest|current", help="the branch to follow"),
+    ] = None,
+    source: Annotated[str | None, typer.Option("--from", metavar="TARGET", help="read from this target only")] = None,
     tablespace: Annotated[
         list[str] | None, typer.Option("--tablespace", metavar="OLD=NEW", help="a tablespace's new folder")
     ] = None,
@@ -65,7 +70,7 @@ def run(
     start: Annotated[bool, typer.Option("--start", help="boot the server and follow recovery to the point")] = False,
     plan_only: Annotated[bool, typer.Option("--plan", help="say what would happen, change nothing")] = False,
     no_scan: Annotated[bool, typer.Option("--no-scan", help="do not read WAL to find the point")] = False,
-    owner: Annotated[str, typer.Option("--owner", metavar="USER", help="as root: who gets the files")] = "",
+    owner: Annotated[str | None, typer.Option("--owner", metavar="USER", help="as root: who gets the files")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="for --start")] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="0: as many as cores")] = 0,
 ) -> None:
@@ -76,16 +81,24 @@ def run(
     from drkit.jobs.restore_points import Wish
 
     context = of(ctx)
-    if into is None:
-        raise UsageError("--into DIR is needed", cure="name the data folder to make: drkit restore --into /restore/db")
+    _not_empty("--backup", backup)
+    _not_empty("--timeline", timeline)
+    _not_empty("--from", source)
+    _not_empty("--without", *(without or ()))
+    _not_empty("--owner", owner)
+    if not into:
+        why = "" if into is None else "it is empty: was a variable not set?"
+        cure = "name the data folder to make: drkit restore --into /restore/db"
+        raise UsageError("--into DIR is needed", why=why, cure=cure)
     target = point(to, to_lsn, to_xid, to_name, exclusive=exclusive, action=action)
     typed = next((text for text in (to, to_lsn, to_xid, to_name) if text is not None), "latest")
-    wish = Wish(target, backup, timeline, source, frozenset(without or ()), not no_scan, typed)
+    given_up = frozenset(without or ())
+    wish = Wish(target, backup or "", timeline or "", source or "", given_up, not no_scan, typed)
     mapping = tuple(_pair(text) for text in tablespace or ())
     with open_wiring(context) as wiring:
         name, found = wiring.cluster(cluster)
-        order = _order(wiring, name, found, into, wish, mapping, delta=delta, resume=resume_archiving)
-        order = _with(order, owner=owner, workers=workers)
+        order = _order(wiring, name, found, Path(into), wish, mapping, delta=delta, resume=resume_archiving)
+        order = _with(order, owner=owner or "", workers=workers)
         _keep_apart(wiring, [order.destination, *(Path(new) for _, new in mapping)])
         means = wiring.means(reading=True)
         catalogues = read_catalogues(means.repository, name)
@@ -116,7 +129,7 @@ def _perform(wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, star
     if start:
         fenced = order.destination != order.home
         chosen = port or (cluster.staging_port if fenced else None)
-        booting = StartOrder(order.destination, cluster.pg_bin, chosen, fenced)
+        booting = StartOrder(order.destination, cluster.pg_bin, chosen, fenced, plan.manifest.summary.segment_bytes)
         started = boot(booting, wiring.clock, wiring.token, wiring.progress)
     whole = result.written_bytes >= _MEASURED_BYTES > result.kept_bytes
     rate = result.written_bytes / result.seconds if whole else None
@@ -161,6 +174,12 @@ def point(
             )
         return RecoveryTarget(kind, action=then)
     return RecoveryTarget(TargetKind.TIME, parse_time(to), not exclusive, action=then)
+
+
+def _not_empty(flag: str, *words: str | None) -> None:
+    """Raises UsageError: an empty word is a variable that was not set, and must not mean 'choose for me'."""
+    if "" in words:
+        raise UsageError(f"{flag} is empty", why="was a variable not set?", cure=f"leave {flag} out, or name one")
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -341,14 +360,16 @@ def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> s
     if not plan.archiving:
         lines.append("  archive_mode = off was written; once this is the primary: alter system reset archive_mode")
     if started is None:
-        lines.append(f"start it as {plan.owner.name}: pg_ctl -D {plan.order.destination} start; it recovers by itself")
+        folder = shlex.quote(str(plan.order.destination))
+        lines.append(f"start it as {plan.owner.name}: pg_ctl -D {folder} start; it recovers by itself")
     else:
         lines += [f"  {seconds:8.2f} s  {name} {detail}".rstrip() for name, seconds, detail in started.phases]
         lines += [f"  {name}: {format_size(size)} of WAL" for name, size in started.wal_bytes.items()]
         for one in started.wal_damages:
             served = f"{one.served_by} served it" if one.served_by else "recovery did without it"
             lines.append(f"  WAL {one.file} is damaged on {one.target}, {served}: {one.why}")
-        lines.append(f"server {started.outcome.value}; psql -h {started.socket_folder} -p {started.port}")
+        socket = shlex.quote(str(started.socket_folder))
+        lines.append(f"server {started.outcome.value}; psql -h {socket} -p {started.port}")
         if plan.order.destination != plan.order.home:
             lines.append("  started fenced: loopback only, no archiving, no subscriptions, no preloaded libraries")
     return "\n".join(lines) + "\n"

@@ -17,8 +17,10 @@ from drkit.core.units import format_size
 
 def run(
     ctx: typer.Context,
-    first: Annotated[str, typer.Argument(metavar="[CLUSTER] BACKUP")],
-    second: Annotated[str | None, typer.Argument(metavar="", show_default=False)] = None,
+    first: Annotated[
+        str, typer.Argument(metavar="[CLUSTER] BACKUP", help="its id, or a beginning or end that only it has")
+    ],
+    second: Annotated[str | None, typer.Argument(metavar="", hidden=True)] = None,
 ) -> None:
     """One backup: where it is whole, what it is made of, its tablespaces, and damaged pages found."""
     context = of(ctx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -30,7 +31,7 @@ class Family:
 
     help: str
     part: str
-    verbs: dict[str, Verb]
+    verbs: Mapping[str, Verb | Family]
 
 
 SETUP, SAVE, RECOVER, PROVE, HERE = "Set up", "Save", "Recover", "Prove", "Commands"
@@ -64,6 +65,26 @@ VERBS: dict[str, Verb | Family] = {
     "show": Verb("show", "one backup in full", RECOVER),
     "windows": Verb("windows", "the times that can be restored, per target and timeline, with gaps", RECOVER),
     "restore": Verb("restore", "bring a cluster back to a point in time", RECOVER),
+    "daemon": Verb("daemon", "archive, pay debts and run the schedule, until told to stop", SAVE),
+    "status": Verb("status", "is all well? backups, archiving, drills and runs, judged", PROVE),
+    "drill": Family(
+        "prove that it comes back: run drills, and read what they found",
+        PROVE,
+        {
+            "list": Verb("drill", "the drills that can be run, and how each ended last", HERE, function="list_drills"),
+            "history": Verb("drill", "the reports of past drills", HERE, function="history"),
+            "show": Verb("drill", "one report: text, JSON, JUnit or a page", HERE, function="show"),
+            "run": Verb("drill_run", "strike, restore into a sandbox, check every row, judge, clean up", HERE),
+            "ledger": Family(
+                "rows with a journal, for exercises by hand",
+                HERE,
+                {
+                    "run": Verb("drill_ledger", "write rows, and note what was acknowledged", HERE),
+                    "judge": Verb("drill_ledger", "what of it came back", HERE, function="judge"),
+                },
+            ),
+        },
+    ),
     "policy": Family(
         "promises against evidence",
         PROVE,
@@ -79,6 +100,11 @@ VERBS: dict[str, Verb | Family] = {
 }
 
 
+def jobs() -> frozenset[str]:
+    """What this version can be asked to do on a schedule: its verbs, and the families that `run`."""
+    return frozenset(name for name, verb in VERBS.items() if isinstance(verb, Verb) or "run" in verb.verbs)
+
+
 def fault_exit(words: list[str]) -> int | None:
     """The exit status that any error has for these arguments, found even where they cannot be parsed.
 
@@ -92,6 +118,6 @@ def fault_exit(words: list[str]) -> int | None:
                 return verb.fault_exit
             continue
         for inner, member in verb.verbs.items():
-            if member.fault_exit is not None and (name, inner) in pairwise(plain):
+            if isinstance(member, Verb) and member.fault_exit is not None and (name, inner) in pairwise(plain):
                 return member.fault_exit
     return None

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from drkit.jobs.wal_status import WalStatus
     from drkit.repository.repository import Repository
     from drkit.repository.spool import Spool
-    from policies.acks import AckRule
 
 _ABSENT_CODES = range(3, 126)
 
@@ -43,6 +42,7 @@ def push(
     """Archive one WAL file to all targets; 0 means durable by the policy's rule."""
     from drkit.jobs.wal_push import PushSettings
     from drkit.jobs.wal_push import push as archive
+    from drkit.jobs.wal_rule import ack_rule
     from drkit.jobs.wal_source import data_folder
 
     with open_wiring(of(ctx)) as wiring:
@@ -51,7 +51,8 @@ def push(
         spool = _spool(wiring)
         resting = spool.resting(wiring.clock.now())
         repository = _repository(wiring, resting)
-        rule = _rule(wiring, repository, spool, data_dir)
+        copies, names = wiring.config.copies, tuple(wiring.config.target)
+        rule = ack_rule(copies.wal_ack, names, repository, spool, name, data_dir)
         if resting and not rule.reachable({target.name for target in repository.targets}):
             repository = _repository(wiring, {})
         settings = PushSettings(name, data_dir, rule, wiring.config.wal.compression.level)
@@ -81,20 +82,6 @@ def _repository(wiring: Wiring, resting: Mapping[str, str], left_out: Collection
     )
 
 
-def _rule(wiring: Wiring, repository: Repository, spool: Spool, data_dir: Path) -> AckRule:
-    """The policy's rule for the devices that can be seen from here; of a target that is away, as it was last seen."""
-    from policies.acks import rule_for
-
-    here = {str(path.stat().st_dev) for path in (data_dir, data_dir / "pg_wal") if path.exists()}
-    devices: dict[str, str | None] = {
-        name: next(iter(here), None) if spool.was_beside(name) else None for name in wiring.config.target
-    }
-    for target in repository.targets:
-        devices[target.name] = target.backend.traits.device
-        spool.remember_beside(target.name, target.backend.traits.device in here)
-    return rule_for(wiring.config.copies.wal_ack, devices, here)
-
-
 # --- get ----------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +97,6 @@ def get(
 ) -> int:
     """Fetch one WAL file. 0: it is there; N: proven absent; 126: in doubt, or anything else."""
     from drkit.engines.postgres.wal import parse_name
-    from drkit.jobs.recovery_events import note
     from drkit.jobs.recovery_file import read_recovery_file
     from drkit.jobs.wal_get import Answer, Claim, claim
 
@@ -127,30 +113,21 @@ def get(
         return _prefetch(_planned(context, recovery), parsed.text, folder, recovery, cluster)
     known, why = claim(parsed, recovery)
     if known is Claim.ABSENT:  # by the plan alone: needs no target, no key and no configuration
-        return _absent(absent_exit, name, why)
+        return _absent(context, absent_exit, name, why)
     found = _fetch(_planned(context, recovery), name, dest, recovery, cluster)
-    if recovery is not None and found.answer is not Answer.ABSENT:
-        note(folder, found.event(name))
     if found.answer is Answer.GOT:
+        _tell_got(context, name, found.source, found.size_bytes)
         return DONE
     if found.answer is Answer.ABSENT:
-        return _absent(absent_exit, name, found.why)
-    if recovery is not None and recovery.standby and (folder / "standby.signal").exists():
-        # A standby's recovery does not end: it asks again, and a harder exit would take it down.
-        return _absent(absent_exit, name, f"in doubt, {found.why}: a standby asks again")
+        return _absent(context, absent_exit, name, found.why)
     raise _doubt(name, found)
 
 
 def _doubt(name: str, found: Found) -> Failed:
-    once = "start the server again: recovery goes on where it stopped"
-    if found.damaged:
-        cure = "bring a good copy from a server's pg_wal with `drkit wal push`, or let the other targets answer, and "
-        cure += f"{once}; or restore to an earlier point"
-    else:
-        cure = f"once the targets answer again, {once}; a target that is lost for good is given up with "
-        cure += "`drkit restore --without TARGET`"
+    from drkit.jobs.wal_fetch import cure_of
+
     why = "; ".join(part for part in (found.why, found.told) if part)
-    return Failed(f"{name} is in doubt", where=", ".join(found.problems), why=why, cure=cure)
+    return Failed(f"{name} is in doubt", where=", ".join(found.problems), why=why, cure=cure_of(found))
 
 
 def _planned(context: Context, recovery: RecoveryFile | None) -> Context:
@@ -160,36 +137,36 @@ def _planned(context: Context, recovery: RecoveryFile | None) -> Context:
     return Context(Path(recovery.config), context.json, context.verbosity, context.color)
 
 
-def _absent(code: int | None, name: str, why: str) -> int:
-    sys.stderr.write(f"drkit: {name} is absent: {why}\n")
+def _absent(context: Context, code: int | None, name: str, why: str) -> int:
+    if context.json:
+        answer = {"file": name, "found": False, "source": None, "size_bytes": None, "why": why}
+        answer_json("drkit.wal.get/1", answer)
+    else:
+        sys.stderr.write(f"drkit: {name} is absent: {why}\n")
     return ABSENCE_UNPROVEN if code is None else code
 
 
+def _tell_got(context: Context, name: str, source: str, size_bytes: int) -> None:
+    """A person's `wal get` is silent where all is well, as the server's is."""
+    if context.json:
+        answer = {"file": name, "found": True, "source": source, "size_bytes": size_bytes, "why": ""}
+        answer_json("drkit.wal.get/1", answer)
+
+
 def _fetch(context: Context, name: str, dest: Path, recovery: RecoveryFile | None, cluster: str | None) -> Found:
-    """Ask first without the targets that failed just now, and where that leaves a doubt, all of them, repeatedly."""
-    from drkit.jobs.wal_get import Answer, Retry
-    from drkit.jobs.wal_get import get as fetch
+    from drkit.jobs.wal_fetch import Opening
+    from drkit.jobs.wal_fetch import fetch as ask
+    from drkit.jobs.wal_get import into
 
     with open_wiring(context) as wiring:
         wanted = _wanted(wiring, name, recovery, cluster)
         left_out = _left_out(wiring, recovery)
-        patience = Retry(rounds=3) if recovery is not None and recovery.standby else Retry()  # a standby asks again
         resting = _spool(wiring).resting(wiring.clock.now())
-        if resting:
-            found = fetch(
-                wanted,
-                dest,
-                lambda: _repository(wiring, resting, left_out),
-                recovery,
-                wiring.clock,
-                wiring.log,
-                retry=Retry(rounds=1),
-            )
-            if found.answer is not Answer.DOUBT:
-                return found
-        return fetch(
-            wanted, dest, lambda: _repository(wiring, {}, left_out), recovery, wiring.clock, wiring.log, retry=patience
+        opening = Opening(
+            (lambda: _repository(wiring, resting, left_out)) if resting else None,
+            lambda: _repository(wiring, {}, left_out),
         )
+        return ask(wanted, into(dest), recovery, opening, wiring.clock, wiring.log, folder=Path.cwd())
 
 
 def _left_out(wiring: Wiring, recovery: RecoveryFile | None) -> frozenset[str]:

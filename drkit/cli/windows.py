@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def run(ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None) -> int:
-    """The recoverable windows of a cluster, with every gap."""
-    from drkit.cli.exits import DONE
+    """The recoverable windows of a cluster, with every gap; 7 where a target could not be read and others were."""
+    from drkit.cli.exits import DONE, UNREACHABLE
     from drkit.jobs.archive import read_catalogues
     from drkit.jobs.windows import read_windows
 
@@ -28,19 +28,15 @@ def run(ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(metava
         name = wiring.cluster(cluster)[0] if cluster is not None or len(wiring.config.cluster) == 1 else None
         catalogues = read_catalogues(means.repository, name)
         found = [(c.layout.system_identifier, read_windows(c, means)) for c in catalogues]
-        unreadable = {name: why for _, one in found for name, why in one.unreadable.items()}
+        unreadable = {name: str(problem) for name, problem in means.repository.absent.items()}
+        unreadable |= {name: why for _, one in found for name, why in one.unreadable.items()}
         rows = [(system, window) for system, one in found for window in one.windows]
         if context.json:
             windows = [window_json(window, system) for system, window in rows]
             answer_json("drkit.windows/1", {"windows": windows, "unreadable": unreadable})
-            return DONE
-        if not rows:
-            sys.stdout.write("nothing can be recovered yet; `drkit backup` makes a beginning\n")
         else:
-            _show([window for _, window in rows], color=context.color)
-        for name, why in unreadable.items():
-            sys.stdout.write(f"{name}: not known: {why}\n")
-    return DONE
+            _show([window for _, window in rows], unreadable, color=context.color)
+    return UNREACHABLE if unreadable else DONE
 
 
 def window_json(window: Window, system: int) -> dict[str, object]:
@@ -70,7 +66,10 @@ def _gap_json(gap: Gap) -> dict[str, object]:
     }
 
 
-def _show(windows: list[Window], *, color: bool) -> None:
+def _show(windows: list[Window], unreadable: dict[str, str], *, color: bool) -> None:
+    if not windows and not unreadable:
+        sys.stdout.write("nothing can be recovered yet; `drkit backup` makes a beginning\n")
+        return
     table(
         ("target", "tl", "from (UTC)", "to (UTC)", "from LSN", "to LSN", "backups", "gaps"),
         [
@@ -85,7 +84,8 @@ def _show(windows: list[Window], *, color: bool) -> None:
                 str(len(w.gaps)) if w.gaps else "none",
             )
             for w in windows
-        ],
+        ]
+        + [(name, "", "unreadable", "unreadable", "", "", "", "not known") for name in unreadable],
         right=frozenset({"tl", "backups"}),
         color=color,
     )
@@ -97,3 +97,5 @@ def _show(windows: list[Window], *, color: bool) -> None:
             sys.stdout.write(f"{place}: GAP from {gap.start}: WAL file {which} missing; {until}\n")
         if window.partial:
             sys.stdout.write(f"{window.target}, timeline {window.timeline}: {window.partial} lies beyond the end\n")
+    for name, why in unreadable.items():
+        sys.stdout.write(f"{name}: nothing is known of it: {why}\n")

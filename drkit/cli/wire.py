@@ -18,7 +18,7 @@ from drkit.cli.context import Context
 from drkit.core.cancel import CancelToken, signals_cancel
 from drkit.core.clock import Clock, SystemClock
 from drkit.core.errors import ConfigError, KeyMissing, UsageError
-from drkit.core.log import Log, StreamLog
+from drkit.core.log import Level, Log, StreamLog
 from storage_backends.errors import StorageError
 
 if TYPE_CHECKING:
@@ -166,17 +166,23 @@ class Wiring:
 
 
 @contextmanager
-def open_wiring(context: Context) -> Iterator[Wiring]:
+def open_wiring(context: Context, *, service: bool = False) -> Iterator[Wiring]:
     """Configuration, clock, signals, log and progress for one command.
 
-    The first SIGTERM or SIGINT cancels, the second ends the process. Raises ConfigError.
+    The first SIGTERM or SIGINT cancels, the second ends the process. service: the log is what there is to see; it
+    tells one level more, as JSON unless a person watches. Raises ConfigError.
     """
     from drkit.cli.progress import shown
 
     clock = SystemClock()
     token = CancelToken(clock=clock)
-    level = "warn" if context.verbosity < 1 else "info" if context.verbosity == 1 else "debug"
-    log = StreamLog(sys.stderr, run_id=uuid.uuid4().hex[:8], clock=clock, as_json=context.json, level=level)  # type: ignore[arg-type]
+    level = _level(context.verbosity + service)
+    as_json = context.json or (service and not sys.stderr.isatty())
+    log = StreamLog(sys.stderr, run_id=uuid.uuid4().hex[:8], clock=clock, as_json=as_json, level=level)
     loaded = context.load()
     with signals_cancel(token), shown(context, sys.stderr, clock) as progress:
         yield Wiring(context, loaded, clock, token, log, progress)
+
+
+def _level(verbosity: int) -> Level:
+    return "warn" if verbosity < 1 else "info" if verbosity == 1 else "debug"

@@ -10,8 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from drkit.config.drill import Drill
+from drkit.config.notify import Notify
+from drkit.config.places import clashes, place_of
+from drkit.config.section import Section
 from drkit.config.values import (
     NAME,
     AbsolutePath,
@@ -23,6 +27,7 @@ from drkit.config.values import (
     Cron,
     Duration,
     Endpoint,
+    LoopbackAddress,
     Rate,
     Site,
     TargetUrl,
@@ -30,12 +35,6 @@ from drkit.config.values import (
 )
 from drkit.core.errors import Missing, UsageError
 from policies.rule import Rule
-
-
-class Section(BaseModel):
-    """Unknown keys are errors; values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Objectives(Section):
@@ -64,7 +63,9 @@ class Cluster(Section):
     site: Site = "primary"
     """Where it stands: a target with another site is offsite."""
     staging: AbsolutePath | None = None
-    """A folder for restores and drills."""
+    """A folder for drills: each makes one of its own in it, and removes it. Not set: the system's temporary folder."""
+    sacrificial: bool = False
+    """Whether a drill may really kill this server and delete its data folder. For servers made to be destroyed."""
     staging_port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     """The port of a server that is started there."""
     pg_bin: AbsolutePath | None = None
@@ -169,11 +170,16 @@ class Schedule(Section):
     job: Literal["backup", "check", "drill", "expire", "replicate", "verify"]
     """What to do."""
     cron: Cron
-    """When: minute, hour, day, month, weekday."""
+    """When: minute, hour, day, month, weekday. A time that the clocks skip is run right behind the gap, one that they
+    repeat once."""
     cluster: str | None = None
     """For which cluster. Not set: for every one."""
     timezone: ZoneName = "UTC"
     """The zone of `cron`."""
+    jitter: Duration = timedelta(0)
+    """Each bell rings later by a part of this, always the same one: spreads many clusters over an hour."""
+    deadline: Duration | None = None
+    """How long a run may take before it is ended. Not set: `job_deadline` of `[daemon]`."""
     scenario: str | None = None
     """The scenario of a drill."""
     point: str | None = None
@@ -189,6 +195,10 @@ class Schedule(Section):
             raise ValueError("a drill names its scenario")
         if self.job != "drill" and (self.scenario or self.point or self.allow_sites or self.deny_sites):
             raise ValueError("scenario, point, allow_sites and deny_sites are for job = 'drill'")
+        if not timedelta(0) <= self.jitter <= timedelta(days=1):
+            raise ValueError("jitter is at most 1d")
+        if self.deadline is not None and self.deadline <= timedelta(0):
+            raise ValueError("deadline is longer than 0s")
         return self
 
 
@@ -236,38 +246,55 @@ class Daemon(Section):
     spool: AbsolutePath = Path("/var/lib/drkit")
     """Sealed WAL that a target still lacks, and what this host knows of targets. Who may not write to the default
     has `$XDG_STATE_HOME/drkit`."""
+    job_deadline: Duration = timedelta(days=1)
+    """How long a scheduled run may take before it is ended."""
+    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    """How many scheduled jobs run at once; of one cluster never more than one."""
+    metrics: LoopbackAddress | None = None
+    """Where Prometheus may ask, such as `127.0.0.1:9187`; loopback only, a proxy serves others. Not set: nowhere."""
+    look_every: Duration = timedelta(minutes=5)
+    """How often the targets are read to judge whether what is promised holds; `1m` at least."""
+
+    @model_validator(mode="after")
+    def _patient(self) -> Self:
+        if self.look_every < timedelta(minutes=1):
+            raise ValueError("look_every is at least 1m")
+        return self
 
 
 class Config(Section):
     """The whole file. Names of clusters and targets: lower-case letters, digits, '-' and '_', at most 40."""
 
-    cluster: dict[str, Cluster] = {}
-    target: dict[str, Target] = {}
+    cluster: dict[str, Cluster] = Field(default={})
+    target: dict[str, Target] = Field(default={})
     copies: Copies = Copies()
     retention: Retention = Retention()
     schedule: tuple[Schedule, ...] = ()
+    drill: dict[str, Drill] = Field(default={})
     keys: Keys = Keys()
     backup: Backup = Backup()
     wal: Wal = Wal()
     daemon: Daemon = Daemon()
+    notify: Notify = Notify()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for kind, names in (("cluster", self.cluster), ("target", self.target)):
+        for kind, names in (("cluster", self.cluster), ("target", self.target), ("drill", self.drill)):
             for name in names:
                 if not NAME.match(name) or len(name) > 40:
                     raise ValueError(f"[{kind}.{name}]: a name has a-z, 0-9, '-' and '_', 40 at most")
         if not self.target:
             raise ValueError("there is no target; add [target.NAME] with url and site")
-        urls: dict[str, str] = {}
-        for name, target in self.target.items():
-            place = f"{target.endpoint or ''} {target.url.rstrip('/')}"
-            if place in urls:
-                raise ValueError(f"targets {urls[place]!r} and {name!r} are the same place: {target.url}")
-            urls[place] = name
+        targets = {name: (t.url, place_of(t.url, t.endpoint)) for name, t in self.target.items()}
+        data_folders = {name: c.data_dir for name, c in self.cluster.items() if c.data_dir is not None}
+        for clash in clashes(targets, data_folders):
+            raise ValueError(f"{clash}; each target needs a place of its own")
         for key, value in (("wal_ack", self.copies.wal_ack), ("backup_ack", self.copies.backup_ack)):
             if isinstance(value, int) and value > len(self.target):
                 raise ValueError(f"copies.{key} = {value}, but the number of targets is {len(self.target)}")
+        for name, drill in self.drill.items():
+            if drill.cluster is not None and drill.cluster not in self.cluster:
+                raise ValueError(f"drill.{name} names the cluster {drill.cluster!r}, which is not here")
         for number, bell in enumerate(self.schedule, start=1):
             if bell.cluster is not None and bell.cluster not in self.cluster:
                 raise ValueError(f"schedule {number} names the cluster {bell.cluster!r}, which is not here")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import stat
 import subprocess
@@ -11,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drkit.config.model import Keys, Target
+from drkit.config.notify import Notify
+from drkit.config.values import webhook
 from drkit.core.errors import ConfigError, KeyMissing
 
+_HEADER = re.compile(r"[A-Za-z0-9-]+\Z")
 COMMAND_TIMEOUT_S = 60
 MAX_SECRET_BYTES = 64 * 1024
 
@@ -106,6 +110,33 @@ def passphrase(keys: Keys, env: Mapping[str, str]) -> Secret | None:
         where="[keys]",
         cure="set file, passphrase_file or passphrase_command, or DRKIT_KEYS__PASSPHRASE",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where events are sent, and the header that goes with each, name and value; ("", "") without one."""
+
+    url: str = field(repr=False)
+    header: tuple[str, str] = field(default=("", ""), repr=False)
+
+
+def hook(notify: Notify) -> Hook:
+    """Read anew for each event: a secret may be exchanged while the daemon runs. Raises ConfigError."""
+    if notify.webhook_file is not None:
+        try:
+            url = webhook(read_file(notify.webhook_file, "the webhook").reveal().strip())
+        except ValueError as error:
+            where = str(notify.webhook_file)
+            raise ConfigError("the webhook's file holds no URL", where=where, why=str(error)) from None
+    else:
+        url = notify.webhook or ""
+    if notify.header_file is None:
+        return Hook(url)
+    name, colon, value = read_file(notify.header_file, "the webhook's header").reveal().partition(":")
+    if not colon or not _HEADER.match(name) or not value.strip().isprintable():
+        cure = "write one line: Authorization: Bearer ..."
+        raise ConfigError("the webhook's header is none", where=str(notify.header_file), cure=cure)
+    return Hook(url, (name, value.strip()))
 
 
 def credentials(name: str, target: Target, env: Mapping[str, str]) -> Credentials | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from drkit.core import units
 from drkit.core.errors import UsageError
+from policies.cron import Cron as CronLine
 from policies.rule import Rule
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]|_(?!_))*\Z")
@@ -22,7 +24,6 @@ SCHEMES = ("file", "s3")
 _SECRET_WORD = re.compile(r"(?:^|[\s;])\s*(password|sslpassword|oauth_client_secret)\s*=", re.IGNORECASE)
 _SECRET_QUERY = ("password", "sslpassword", "oauth_client_secret")
 NEVER_HERE = "secrets come by file or environment, never here"
-_CRON_FIELD = re.compile(r"[0-9A-Za-z*/,?#L-]+\Z", re.ASCII)
 
 
 def _text(parse: Callable[[str], object], example: str) -> Callable[[object], object]:
@@ -80,6 +81,39 @@ def _endpoint(text: str) -> str:
     return text
 
 
+def webhook(text: str) -> str:
+    """Raises ValueError where it is no URL that events can be sent to."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a webhook is written https://HOST/PATH")
+    if "@" in parts.netloc:
+        raise ValueError(f"holds credentials; {NEVER_HERE}: header_file, or webhook_file for a URL that is secret")
+    return text
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of '127.0.0.1:9187' or '[::1]:9187'. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    number = int(port) if port.isascii() and port.isdecimal() and len(port) <= 5 else 0
+    if not colon or not 0 < number < 65536:
+        raise ValueError(f"{text!r} is no address; write 127.0.0.1:9187")
+    return host.removeprefix("[").removesuffix("]"), number
+
+
+def _loopback(text: str) -> str:
+    host, _ = split_address(text)
+    try:
+        local = ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise ValueError(
+            f"{host!r} is not a loopback address; allowed: 127.0.0.1:PORT, [::1]:PORT. The figures are for this host: "
+            "for others put a proxy with TLS and a login in front of it"
+        )
+    return text
+
+
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -89,10 +123,7 @@ def _zone(name: str) -> str:
 
 
 def _cron(text: str) -> str:
-    fields = text.split()
-    if len(fields) != 5 or not all(_CRON_FIELD.match(field) for field in fields):
-        raise ValueError(f"{text!r} is not a cron line; write minute hour day month weekday: '0 1 * * *'")
-    return text
+    return CronLine.parse(text).text
 
 
 def _site(text: str) -> str:
@@ -131,6 +162,7 @@ def _rule(value: object) -> object:
 Duration = Annotated[timedelta, BeforeValidator(_text(units.parse_duration, "30m"))]
 CalendarSpan = Annotated[units.Span, BeforeValidator(_text(units.parse_span, "12mo"))]
 Rate = Annotated[int, BeforeValidator(_text(units.parse_rate, "100MB"))]
+Size = Annotated[int, BeforeValidator(_text(units.parse_size, "10GB"))]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Connection = Annotated[str, AfterValidator(_connection)]
 TargetUrl = Annotated[str, AfterValidator(_target_url)]
@@ -139,4 +171,6 @@ ZoneName = Annotated[str, AfterValidator(_zone)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Site = Annotated[str, AfterValidator(_site)]
 CopyRule = Annotated[Rule, BeforeValidator(_rule)]
+LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
+Webhook = Annotated[str, AfterValidator(webhook)]
 CompressionLevel = Annotated[Compression, BeforeValidator(_compression)]

@@ -12,15 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from drkit.core.errors import DrkitError, Failed, Refused
+from drkit.core.units import format_time
 from drkit.engines.postgres.control import read_control
 from drkit.engines.postgres.session import BackupSession
 from drkit.engines.postgres.timeline import Timeline, parse_history
 from drkit.engines.postgres.wal import history_name, names_between
 from drkit.jobs import backup_record
+from drkit.jobs.backup_archiver import ArchiverWatch, ask_archiver
 from drkit.jobs.backup_commit import Commit, Usage, await_files, used_extents, wal_reference
 from drkit.jobs.backup_journal import Journal, journal_path, read_journal, still_there
 from drkit.jobs.backup_parent import Earlier, Parent, known_of
-from drkit.jobs.backup_preflight import check_source, choose_parent, data_folder
+from drkit.jobs.backup_preflight import check_source, choose_parent, data_folder, refuse_overlap
 from drkit.jobs.backup_record import Taken
 from drkit.jobs.backup_take import BackupOrder, Origin, Parts, Taking
 from drkit.jobs.backup_targets import Participants
@@ -29,6 +31,7 @@ from drkit.repository.catalogue import Catalogue, Standing, State, load_manifest
 from drkit.repository.layout import ClusterLayout, RunId
 from drkit.repository.leases import Verdict, decide
 from drkit.repository.manifest import Manifest, Reference, Source, Summary, seal_manifest
+from drkit.repository.spool import Spool
 from drkit.repository.target import Target
 from storage_backends.errors import StorageError
 
@@ -57,8 +60,9 @@ class BackupResult:
 def backup(order: BackupOrder, means: Means) -> BackupResult:
     """Take a backup; on return it is good on at least `order.required` targets.
 
-    Raises Refused (nothing was touched), Failed, Unreachable or a StorageError; what a failed backup wrote has no
-    manifest, is never listed, and the next one or expiry takes care of it.
+    Raises Refused, or Conflict where another server is known under this name (nothing was touched then), Failed,
+    Unreachable or a StorageError; what a failed backup wrote has no manifest, is never listed, and the next one or
+    expiry takes care of it.
     """
     began = means.clock.monotonic()
     with BackupSession.open(order.connection) as session:
@@ -66,6 +70,8 @@ def backup(order: BackupOrder, means: Means) -> BackupResult:
         folder = data_folder(order.data_dir, facts)
         _, control = read_control(folder, means.clock.sleep)
         check_source(folder, facts, control)
+        refuse_overlap(folder, means.repository.targets)
+        Spool(order.spool).pin_system(order.cluster, facts.system_identifier)
         source = Source(order.machine, str(folder), folder.stat().st_dev)
         return _Run(order, means, Origin(session, facts, folder, control, source)).execute(began)
 
@@ -81,6 +87,7 @@ class _Run:
     def execute(self, began: float) -> BackupResult:
         timeline = self._timeline(self._origin.facts.timeline)
         catalogue = read_catalogue(self._means.repository, self._origin.facts.system_identifier)
+        self._warn_of_clocks(catalogue)
         names = [t.name for t in self._means.repository.targets]
         chosen = None if self._order.rehash else choose_parent(catalogue, names, timeline)
         path = journal_path(self._order.spool, self._origin.facts.system_identifier)
@@ -107,6 +114,17 @@ class _Run:
             return result
         finally:
             self._participants.release()
+
+    def _warn_of_clocks(self, catalogue: Catalogue) -> None:
+        """A point in time is restored from the last backup that stopped before it, by the clocks of their hosts."""
+        last = max(catalogue.backups, key=lambda b: b.summary.stopped, default=None)
+        if last is not None and last.summary.stopped > self._started:
+            self._means.log.warn(
+                "an earlier backup stopped in the future: this host's clock is wrong, or was when that one was taken",
+                backup=last.summary.backup,
+                stopped=last.summary.stopped_at,
+                now=format_time(self._started),
+            )
 
     def _timeline(self, number: int) -> Timeline:
         if number == 1:
@@ -178,7 +196,7 @@ class _Run:
 
     def _await_wal(self, timeline: Timeline, taken: Taken) -> list[str]:
         """The files that the closure needs: segments from start to stop, and the histories of the ancestry."""
-        start, stop = taken.start, taken.stop
+        start, stop, session = taken.start, taken.stop, self._origin.session.session
         names = [
             n.text for n in names_between(start.timeline, start.lsn, stop.lsn, self._origin.facts.wal_segment_size)
         ]
@@ -191,7 +209,8 @@ class _Run:
             timeout_s=self._order.wal_timeout_s,
             token=self._means.token,
             monotonic=self._means.clock.monotonic,
-            stuck=self._origin.session.session.archiver,
+            stuck=session.archiver,
+            watch=ArchiverWatch(lambda: ask_archiver(session), self._participants.lasting, self._means.log).look,
         )
         return names
 

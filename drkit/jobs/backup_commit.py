@@ -92,10 +92,12 @@ def await_files(
     token: CancelToken,
     monotonic: Callable[[], float],
     stuck: Callable[[], str],
+    watch: Callable[[], None],
 ) -> frozenset[str]:
     """Wait until `required` targets hold all `files`, and a little longer for the others; returns their names.
 
-    stuck: says what keeps the archiver, for the message when `timeout_s` has passed. Raises Failed.
+    stuck: says what keeps the archiver, for the message when `timeout_s` has passed. watch: called as long as too few
+    hold them; what it raises ends the wait. Raises Failed.
     """
     waiting: dict[str, list[str]] = {target.name: list(files) for target in targets}
     problems: dict[str, str] = {}
@@ -116,6 +118,8 @@ def await_files(
             return done
         if now - began >= timeout_s and enough_at is None:
             raise _never_came(waiting, problems, timeout_s, stuck())
+        if enough_at is None:
+            watch()
         token.wait(_POLL_S)
         token.check()
 

@@ -206,12 +206,15 @@ def _read(descriptor: int, length: int, offset: int, found: Found) -> bytes:
     return data
 
 
+UNREADABLE = "run drkit as the owner of the data folder; on an I/O error look at the disk first"
+
+
 def _unreadable(found: Found, error: OSError) -> Failed:
     return Failed(
         "a file of the database cannot be read",
         where=found.source,
         why=error.strerror or str(error),
-        cure="run drkit as the owner of the data folder; on an I/O error look at the disk first",
+        cure=UNREADABLE,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from drkit.core.errors import Refused
@@ -10,7 +10,9 @@ from drkit.engines.postgres.control import ControlFile
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.session import ServerFacts
 from drkit.engines.postgres.timeline import Timeline
+from drkit.jobs.check_places import overlaps, server_folders
 from drkit.repository.catalogue import Backup, Catalogue
+from drkit.repository.target import Target
 
 
 def data_folder(configured: Path | None, facts: ServerFacts) -> Path:
@@ -45,6 +47,18 @@ def check_source(folder: Path, facts: ServerFacts, control: ControlFile) -> None
             "the server does not archive its WAL, so no backup could be completed",
             why="; ".join(why for why, _ in problems),
             cure="; ".join(cure for _, cure in problems),
+        )
+
+
+def refuse_overlap(folder: Path, targets: Sequence[Target]) -> None:
+    """Raises Refused where a target lies in the server's folders or around them: a backup would hold backups."""
+    found = overlaps(targets, server_folders(folder))
+    if found:
+        raise Refused(
+            "a target shares its place with another target or with the server",
+            where=", ".join(sorted({one.target for one in found})),
+            why="; ".join(one.text for one in found),
+            cure="give each target a place of its own in the configuration, then: drkit init",
         )
 
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from drkit.core.cancel import CancelToken
-from drkit.core.errors import Failed, Refused
+from drkit.core.errors import Failed, Refused, Unreachable
 from drkit.core.flow import Group
 from drkit.core.progress import Tally
 from drkit.engines.postgres.control import CONTROL_PATH, ControlFile, read_control
@@ -21,7 +21,7 @@ from drkit.engines.postgres.timeline import Timeline
 from drkit.engines.postgres.walk import Entry as Found
 from drkit.engines.postgres.walk import EntryKind, walk
 from drkit.jobs.backup_commit import Stored
-from drkit.jobs.backup_copy import Copier, FileCopy, Pace, PageRules
+from drkit.jobs.backup_copy import UNREADABLE, Copier, FileCopy, Pace, PageRules
 from drkit.jobs.backup_journal import Journal
 from drkit.jobs.backup_parent import Earlier
 from drkit.jobs.backup_record import Taken
@@ -133,7 +133,7 @@ class Taking:
         if started.timeline != timeline.id:
             raise Refused(f"the server is on timeline {started.timeline} now, it was on {timeline.id} a moment ago")
         listed_at = int(means.clock.now().timestamp() * 1e9)
-        found = list(walk(self._folder, self._facts.major, self._control.tablespace_folder))
+        found = self._listed()
         for special in (f for f in found if f.kind is EntryKind.SPECIAL):
             means.log.warn("left out: a link or special file of the data folder", path=special.path)
         copies = [FileCopy(f) for f in found if f.kind is EntryKind.FILE]
@@ -170,6 +170,13 @@ class Taking:
             new_bytes=collector.new_bytes,
         )
         return taken, Parts(collector.stored, collector.maps, fan.sent_bytes, copier.read_bytes)
+
+    def _listed(self) -> list[Found]:
+        try:
+            return list(walk(self._folder, self._facts.major, self._control.tablespace_folder))
+        except Unreachable as error:
+            cure = error.cure or UNREADABLE
+            raise Unreachable(error.what, where=error.where, why=error.why, cure=cure) from error
 
     @staticmethod
     def _damaged(
@@ -287,8 +294,9 @@ class Taking:
         wrong = spoiled(drawn, self._participants.targets, self._layout, self._order.sizes.chunk, self._means)
         if not wrong:
             return
+        event = "what this backup builds on is damaged or not there; storing everything anew"
         for name, why in wrong.items():
-            self._means.log.error("adopted data is damaged; storing everything anew", target=name, why=why)
+            self._means.log.error(event, target=name, why=why)
         todo = [copy for copy in copies if copy.found.path != CONTROL_PATH]
         for copy in todo:
             copy.placed, copy.adopted = {}, False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drkit.core.errors import DrkitError, Failed
+from drkit.jobs.backup_archiver import LASTING
 from drkit.jobs.means import Means
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import ClusterLayout, RunId
@@ -16,13 +17,17 @@ LEASE_S = 900
 
 
 class Participants:
-    """required: how many targets must hold the backup. `out`: why each other configured target does not take part."""
+    """required: how many targets must hold the backup. `out`: why each other configured target does not take part.
+
+    `lasting`: those of them that waiting does not bring back.
+    """
 
     def __init__(self, means: Means, layout: ClusterLayout, run: RunId, host: str, required: int) -> None:
         self._means, self._layout, self._run = means, layout, run
         self._host, self._required = host, required
         self.leases: dict[str, Lease] = {}
         self.out: dict[str, str] = {name: str(error) for name, error in means.repository.absent.items()}
+        self.lasting: dict[str, str] = {}
 
     @property
     def targets(self) -> list[Target]:
@@ -42,6 +47,8 @@ class Participants:
 
     def drop(self, name: str, error: Exception | str) -> None:
         self.out[name] = str(error)
+        if isinstance(error, LASTING):
+            self.lasting[name] = str(error)
         self._means.log.warn("target left the backup", target=name, why=str(error))
 
     def check(self) -> None:

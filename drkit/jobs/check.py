@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
+from drkit.config.find import open_to_others
 from drkit.core.errors import ConfigError, Damage, DrkitError
-from drkit.core.units import format_size
+from drkit.core.units import format_duration, format_size
 from drkit.engines.postgres.control import read_control
 from drkit.engines.postgres.session import ServerFacts, Session
 from drkit.engines.postgres.wal import name_before
+from drkit.jobs.check_places import devices_of, overlaps, server_folders, twins
 from drkit.jobs.means import Means
 from drkit.repository.layout import ClusterLayout
+from drkit.repository.spool import Spool
 from drkit.repository.target import Target
 from storage_backends.api import key
 from storage_backends.errors import AlreadyExists, NotFound, StorageError
@@ -24,6 +28,8 @@ _ROUND_TRIP_S = 30.0
 _SEGMENT_BYTES = 16 << 20  # initdb's default, where no server can be asked
 _SPACE_BYTES = 1 << 30
 _RESTART, _RELOAD = "restart", "reload"
+_SKEW = timedelta(minutes=1)
+OWN_PLACE = "give each target a place of its own in the configuration, then: drkit init"
 
 
 class Level(StrEnum):
@@ -45,8 +51,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckOrder:
-    """connection, data_dir: as configured. program: path of drkit-wal; rpo_s: the objective, None without one."""
+    """connection, data_dir: as configured. program: path of drkit-wal; rpo_s: the objective, None without one.
 
+    cluster: its name; spool: this host's state folder, which remembers the server of that name
+    """
+
+    cluster: str
+    spool: Path
     connection: str
     data_dir: Path | None
     program: Path
@@ -54,20 +65,33 @@ class CheckOrder:
     rpo_s: float | None
 
 
-def check_targets(means: Means) -> Iterator[Finding]:
-    """Identity, rights and behaviour of every target."""
+def check_configuration(path: Path) -> Iterator[Finding]:
+    """A file that others may write to is taken where it was named: it names programs that drkit runs."""
+    why = open_to_others(path)
+    if why:
+        yield Finding("configuration", Level.WARN, f"{path}: {why}", f"chown it to you or root, chmod go-w {path}")
+
+
+def check_targets(means: Means, identities: Mapping[str, str]) -> Iterator[Finding]:
+    """Identity, rights and behaviour of every target. identities: what each answered with when it was opened."""
     for name, problem in means.repository.absent.items():
         yield Finding(f"target {name}", Level.FAIL, str(problem), problem.cure)
-    for target in means.repository.targets:
-        yield _target(target, means.entropy)
+    targets = means.repository.targets
+    for target in targets:
+        yield from _target(target, means)
+    alike = overlaps(targets)
+    known, names = {one.target for one in alike}, [target.name for target in targets]
+    alike += [one for one in twins({n: identities[n] for n in names if n in identities}) if one.target not in known]
+    for one in alike:
+        yield Finding(f"target {one.target}", Level.FAIL, one.text, OWN_PLACE)
 
 
-def _target(target: Target, entropy: Callable[[int], bytes]) -> Finding:
+def _target(target: Target, means: Means) -> Iterator[Finding]:
     """Write, read back, fail to overwrite, delete."""
-    about, probe = f"target {target.name}", key(f"canaries/check-{entropy(8).hex()}")
-    content = entropy(1024)
+    about, probe = f"target {target.name}", key(f"canaries/check-{means.entropy(8).hex()}")
+    content = means.entropy(1024)
     try:
-        target.write(probe, [content], len(content))
+        written, now = target.write(probe, [content], len(content)), means.clock.now()
         try:
             if target.read(probe) != content:
                 raise Damage("what was read is not what was written", where=target.where)
@@ -76,7 +100,8 @@ def _target(target: Target, entropy: Callable[[int], bytes]) -> Finding:
             except AlreadyExists:
                 pass
             else:
-                return Finding(about, Level.FAIL, "the store let an object be overwritten", "use another store")
+                yield Finding(about, Level.FAIL, "the store let an object be overwritten", "use another store")
+                return
         finally:
             target.backend.delete(probe)
         try:
@@ -84,13 +109,24 @@ def _target(target: Target, entropy: Callable[[int], bytes]) -> Finding:
         except NotFound:
             pass
     except (StorageError, DrkitError) as error:
-        return Finding(about, Level.FAIL, str(error), error.cure)
-    return Finding(about, Level.OK, f"{target.backend.url}: writes, reads, keeps what is there, deletes")
+        yield Finding(about, Level.FAIL, str(error), error.cure)
+        return
+    yield Finding(about, Level.OK, f"{target.backend.url}: writes, reads, keeps what is there, deletes")
+    yield from clocks(about, written.modified_at, now)
 
 
-def check_server(order: CheckOrder, means: Means) -> Iterator[Finding]:
+def clocks(about: str, theirs: datetime, ours: datetime) -> Iterator[Finding]:
+    """Points in time are chosen by clocks: a backup's end by this host's, a commit by the server's."""
+    apart = theirs - ours
+    if abs(apart) > _SKEW:
+        side = "ahead of" if apart > timedelta(0) else "behind"
+        text = f"its clock is {format_duration(abs(apart))} {side} this host's"
+        yield Finding(about, Level.WARN, text, "which one is wrong? does time synchronisation run: timedatectl")
+
+
+def check_server(order: CheckOrder, means: Means, usable: Sequence[Target]) -> Iterator[Finding]:
     """The server's version, rights and settings, its data folder, the room on the targets, and the round trip of a
-    WAL segment. Raises ConfigError for a connection string that is none.
+    WAL segment to those that are `usable`. Raises ConfigError for a connection string that is none.
     """
     try:
         session = Session.open(order.connection, "drkit check")
@@ -104,14 +140,29 @@ def check_server(order: CheckOrder, means: Means) -> Iterator[Finding]:
         facts = session.facts()
         role = "standby" if facts.in_recovery else "primary"
         yield Finding("server", Level.OK, f"PostgreSQL {facts.version}, a {role} on timeline {facts.timeline}")
+        foreign = list(_known(order, facts))
+        yield from foreign
+        yield from clocks("server", session.rows("select clock_timestamp()")[0][0], means.clock.now())
         yield from _rights(facts)
         folder = order.data_dir or facts.data_directory
         yield from _folder(folder, facts, means)
         yield from _settings(session, facts, order)
-        yield from _devices(folder, means.repository.targets)
+        folders = server_folders(folder) if folder else []
+        yield from _places(folders, means.repository.targets)
+        yield from _devices(devices_of(folders), means.repository.targets)
         yield from check_space(means.repository.targets, facts.wal_segment_size, _database_bytes(session))
-        if not facts.in_recovery and facts.archive_mode != "off":
-            yield _round_trip(session, facts, means)
+        if not facts.in_recovery and facts.archive_mode != "off" and usable and not foreign:
+            yield _round_trip(session, facts, means, usable)
+
+
+def _known(order: CheckOrder, facts: ServerFacts) -> Iterator[Finding]:
+    """Whether it is the server that backups and WAL of this name came from; one not seen before is not pinned here."""
+    if not (order.spool / "systems" / order.cluster).exists():
+        return
+    try:
+        Spool(order.spool).pin_system(order.cluster, facts.system_identifier)
+    except DrkitError as error:
+        yield Finding("server", Level.FAIL, str(error), error.cure)
 
 
 def _rights(facts: ServerFacts) -> Iterator[Finding]:
@@ -216,18 +267,31 @@ def check_space(targets: Sequence[Target], segment_bytes: int, database_bytes: i
             yield Finding(about, Level.OK, text)
 
 
-def _devices(folder: Path | None, targets: Sequence[Target]) -> Iterator[Finding]:
-    if folder is None or not folder.exists():
-        return
-    own = {str(folder.stat().st_dev), str((folder / "pg_wal").stat().st_dev)}
+def _places(folders: Sequence[Path], targets: Sequence[Target]) -> Iterator[Finding]:
+    between = overlaps(targets)
+    for one in overlaps(targets, folders):
+        if one not in between:
+            yield Finding(f"target {one.target}", Level.FAIL, one.text, OWN_PLACE)
+
+
+def _devices(own: Collection[str], targets: Sequence[Target]) -> Iterator[Finding]:
+    """What dies together, in the words of `policies.copies`."""
+    cure = "put it on a disk or a machine of its own"
+    together: dict[str, list[str]] = {}
     for target in targets:
-        if target.backend.traits.device in own:
-            text = "it lies on the disk of the data folder: it dies with it, and does not count"
-            yield Finding(f"target {target.name}", Level.WARN, text, "put it on a disk or a machine of its own")
+        device = target.backend.traits.device
+        together.setdefault(device, []).append(target.name)
+        if device in own:
+            text = f"{target.name} is on a device of the primary: it dies with it, and is no medium of its own"
+            yield Finding(f"target {target.name}", Level.WARN, text, cure)
+    for names in together.values():
+        if len(names) > 1:
+            text = f"{', '.join(names)} are on one device: one medium"
+            yield Finding(f"target {names[-1]}", Level.WARN, text, cure)
 
 
-def _round_trip(session: Session, facts: ServerFacts, means: Means) -> Finding:
-    """Force a segment out and wait until a target has it: the archiver's own environment is what is tried."""
+def _round_trip(session: Session, facts: ServerFacts, means: Means, targets: Sequence[Target]) -> Finding:
+    """Force a segment out and wait until all `targets` have it: the archiver's own environment is what is tried."""
     about = "archiving"
     try:
         session.rows("select pg_logical_emit_message(false, 'drkit', 'check')")
@@ -238,10 +302,11 @@ def _round_trip(session: Session, facts: ServerFacts, means: Means) -> Finding:
     archived = ClusterLayout(facts.system_identifier).archived(file)
     began = means.clock.monotonic()
     while means.clock.monotonic() - began < _ROUND_TRIP_S:
-        has = [t.name for t in means.repository.targets if _holds(t, archived)]
-        if len(has) == len(means.repository.targets):
+        has = [t.name for t in targets if _holds(t, archived)]
+        if len(has) == len(targets):
             took = means.clock.monotonic() - began
-            return Finding(about, Level.OK, f"segment {file} was on every target after {took:.1f} s")
+            where = "every target" if len(targets) == len(means.repository.targets) else ", ".join(has)
+            return Finding(about, Level.OK, f"segment {file} was on {where} after {took:.1f} s")
         means.token.wait(0.2)
         means.token.check()
     text = f"segment {file} is on {', '.join(has) or 'no target'} after {_ROUND_TRIP_S:.0f} s; {session.archiver()}"

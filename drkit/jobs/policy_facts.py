@@ -18,12 +18,14 @@ from drkit.engines.postgres.records import RecordKind, Transaction, find
 from drkit.engines.postgres.session import Session
 from drkit.engines.postgres.stream import WalStream
 from drkit.engines.postgres.wal import LONG_HEADER_BYTES, SegmentError, check_segment
+from drkit.jobs.check_places import devices_of, server_folders
 from drkit.jobs.means import Means
 from drkit.jobs.rates import Rates
 from drkit.jobs.windows import Window as WalWindow
 from drkit.jobs.windows import read_windows
 from drkit.repository.catalogue import Backup, Catalogue, read_catalogue, systems
 from drkit.repository.layout import KEYS
+from drkit.repository.reports import PASSED, newest_first
 from drkit.repository.target import Target
 from policies.acks import Wanted, rule_for
 from policies.copies import Situation
@@ -31,6 +33,9 @@ from policies.facts import ClusterFacts, Evidence, Grade, TargetFacts, Terms, Wi
 from policies.objectives import Facts, Promises
 from policies.rule import Rule
 from storage_backends.errors import StorageError
+
+SKEW = timedelta(minutes=1)
+"""So far apart may two hosts' clocks be before a time counts as one of the future."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def ask_server(order: PolicyOrder, sleep: Callable[[float], None]) -> Server:
         found = replace(found, system_identifier=control.system_identifier)
     if found.system_identifier != control.system_identifier:
         return replace(found, folder=None)
-    return replace(found, folder=folder, devices=_devices(folder))
+    return replace(found, folder=folder, devices=devices_of(server_folders(folder)))
 
 
 def _ask(connection: str) -> Server:
@@ -118,17 +123,6 @@ def _ask(connection: str) -> Server:
         timeout,
         facts.data_directory,
     )
-
-
-def _devices(folder: Path) -> frozenset[str]:
-    """Device numbers as the backend of folders names them in its traits."""
-    found: set[str] = set()
-    for place in (folder, folder / "pg_wal", *(folder / "pg_tblspc").glob("*")):
-        try:
-            found.add(str(place.stat().st_dev))
-        except OSError:
-            continue  # a tablespace that is gone keeps the server down, and that is told as such
-    return frozenset(found)
 
 
 def oldest_unarchived(folder: Path, window: WalWindow, segment_bytes: int) -> datetime | None:
@@ -168,6 +162,7 @@ class Stored:
     """What the targets hold of one system. catalogue None: no target holds anything of it.
 
     unreadable: target -> why it could not be asked · devices: by target, as observed · keys: the newest epoch's slots
+    drilled_at: when the newest drill that passed ended; None: none did, or no report can be read
     """
 
     catalogue: Catalogue | None
@@ -175,6 +170,7 @@ class Stored:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    drilled_at: datetime | None = None
 
     @property
     def backups(self) -> Sequence[Backup]:
@@ -211,7 +207,21 @@ def read_stored(order: PolicyOrder, means: Means, system_identifier: int | None)
     if catalogue is None:
         return Stored(None, (), unreadable, devices, keys)
     found = read_windows(catalogue, means)
-    return Stored(catalogue, found.windows, unreadable | found.unreadable, devices, keys)
+    drilled_at = last_passed(order.cluster, catalogue.layout.system_identifier, means)
+    return Stored(catalogue, found.windows, unreadable | found.unreadable, devices, keys, drilled_at)
+
+
+def last_passed(cluster: str, system_identifier: int, means: Means) -> datetime | None:
+    """When the newest passed drill of a cluster ended, from the reports on the targets; one from the future proves
+    no age."""
+    latest = means.clock.now() + SKEW
+    try:
+        for head in newest_first(means.repository, system_identifier):
+            if head.verdict == PASSED and head.cluster == cluster and head.at <= latest:
+                return head.at
+    except (StorageError, DrkitError):
+        pass  # nothing is known then; of a target that fails the listings tell
+    return None
 
 
 def _catalogue(order: PolicyOrder, means: Means, system_identifier: int | None) -> Catalogue | None:
@@ -262,9 +272,9 @@ def gather(order: PolicyOrder, server: Server, stored: Stored, now: datetime) ->
         archive_timeout=server.archive_timeout,
         streaming=False,
         rto_forecast=forecast(newest, stored.windows, order.rates),
-        backup_at=newest.summary.stopped if newest else None,
+        backup_at=max(stops_of(stored.backups, now).values(), default=None),
         verified_at=None,
-        drilled_at=None,
+        drilled_at=stored.drilled_at,
     )
     return PolicyFacts(Situation(order.rule, order.terms, cluster, targets, now), objectives, stored, server, scan_why)
 
@@ -275,7 +285,7 @@ def target_facts(declared: Declared, stored: Stored, now: datetime) -> TargetFac
     windows: tuple[Window, ...] | None = None
     if name not in stored.unreadable:
         mine = [window for window in stored.windows if window.target == name]
-        stops = {backup.summary.backup: backup.summary.stopped for backup in stored.backups}
+        stops = stops_of(stored.backups, now)
         windows = tuple(span for one in mine for span in spans(one, stops, Evidence(Grade.LISTED, now)))
     return TargetFacts(
         name,
@@ -288,8 +298,15 @@ def target_facts(declared: Declared, stored: Stored, now: datetime) -> TargetFac
     )
 
 
+def stops_of(backups: Sequence[Backup], now: datetime) -> dict[str, datetime]:
+    """When each good backup stopped. One that stopped in the future proves no age and no instant: some clock was wrong
+    when it was taken."""
+    good = (backup.summary for backup in backups if backup.good_on)
+    return {summary.backup: summary.stopped for summary in good if summary.stopped <= now + SKEW}
+
+
 def spans(window: WalWindow, stops: Mapping[str, datetime], evidence: Evidence) -> list[Window]:
-    """A window cut at its gaps. stops: when each backup stopped.
+    """A window cut at its gaps. stops: when each backup stopped; those that are not in it count for nothing.
 
     Where the last commit before an end is not known, the span ends with the last backup before it: less, not more.
     """
@@ -298,10 +315,12 @@ def spans(window: WalWindow, stops: Mapping[str, datetime], evidence: Evidence) 
     for backup in window.backups:
         if backup in cuts:
             parts.append([])
-        parts[-1].append(stops[backup])
+        if backup in stops:
+            parts[-1].append(stops[backup])
     found = [Window(min(part), max(part), evidence) for part in parts if part]
-    if found and window.end_at is not None and window.end_at > found[-1].end:
-        found[-1] = replace(found[-1], end=window.end_at)
+    end = window.end_at
+    if found and parts[-1] and end is not None and found[-1].end < end <= evidence.at + SKEW:
+        found[-1] = replace(found[-1], end=end)
     return found
 
 
@@ -342,7 +361,7 @@ def exposure(order: PolicyOrder, server: Server, stored: Stored, now: datetime) 
             return timedelta(0) if oldest is None else now - oldest
         except (DrkitError, OSError):
             pass  # then by what the archive alone tells
-    return None if window.end_at is None else now - window.end_at
+    return None if window.end_at is None or window.end_at > now + SKEW else now - window.end_at
 
 
 def acknowledged(order: PolicyOrder, server: Server, stored: Stored) -> WalWindow | None:

@@ -53,7 +53,7 @@ def judge(facts: PolicyFacts, promises: Promises) -> Judgement:
         why = "whether anything is locked against deletion is not measured by this version"
         decisions += (Decision("immutable", State.UNKNOWN, whole.immutable, 0, (why,)),)
     if whole.zero_errors:
-        why = "no verification and no drill has left evidence: this version runs neither"
+        why = "no verification has left evidence: this version runs none"
         decisions += (Decision("errors", State.UNKNOWN, 0, 0, (why,)),)
     broken = breaches(promises, facts.objectives, situation.now)
     promised = [State.UNKNOWN if breach.actual is None else State.BROKEN for breach in broken]

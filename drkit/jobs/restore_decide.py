@@ -16,8 +16,20 @@ from drkit.engines.postgres.records import RestorePoint, Transaction
 from drkit.engines.postgres.recovery import RecoveryTarget, TargetAction, TargetKind
 from drkit.engines.postgres.timeline import Timeline
 from drkit.jobs.restore_points import Course, Facts, Look, Reach, Wish, stop_of
+from drkit.jobs.restore_skipped import (
+    ANYWHERE,
+    Point,
+    at_lsn,
+    at_time,
+    is_lost,
+    note_of,
+    only_damaged,
+    passed_over,
+    refuse_other_end,
+    told,
+)
 from drkit.jobs.spans import Spans
-from drkit.repository.catalogue import Backup, State
+from drkit.repository.catalogue import Backup
 
 
 def decide(facts: Facts, wish: Wish, look: Look, now: datetime) -> Course:
@@ -30,6 +42,7 @@ class _Decision:
         self._facts, self._wish, self._look, self._now = facts, wish, look, now
         self._notes: list[str] = []
         self._sources = [wish.source] if wish.source else list(facts.readable)
+        self._lost: list[Backup] = []
 
     # --- the way ---
 
@@ -42,8 +55,14 @@ class _Decision:
                 cure="--to latest is the end of what is archived",
             )
         candidates = self._candidates()
-        path = self._path(candidates)
+        # Damage must not change what is meant by 'latest' and 'current': the damaged ones take part in the path.
+        lost = [] if self._wish.backup else [b for b in self._facts.backups if is_lost(b, self._sources)]
+        names = {b.summary.backup for b in (*candidates, *lost)}
+        path = self._path([b for b in self._facts.backups if b.summary.backup in names])
         fitting = [b for b in candidates if path.holds(b.summary.timeline, stop_of(b))]
+        self._lost = [b for b in lost if path.holds(b.summary.timeline, stop_of(b))]
+        if not fitting:
+            raise only_damaged(f"timeline {path.id}", self._lost, self._sources)
         match target.kind:
             case TargetKind.LATEST | TargetKind.END:
                 return self._at_end(path, fitting[-1])
@@ -62,23 +81,26 @@ class _Decision:
             named = [b for b in self._facts.backups if b.summary.backup == wish.backup]
             if not named:
                 raise Missing(f"no backup {wish.backup!r}", cure="`drkit list` shows the backups")
-            if named[0] not in good:
-                states = "; ".join(f"{n}: {s.state.value} {s.why}".rstrip() for n, s in named[0].standings.items())
-                raise Refused(f"backup {wish.backup} is not good on {where}", why=states, cure="`drkit list`")
+            if not set(named[0].good_on) & set(self._sources):
+                what, why = f"backup {wish.backup} is not good on {where}", told(named[0].standings)
+                cure = "leave --backup out to use the best one that is whole; `drkit list` shows which are"
+                raise (Damage if is_lost(named[0], self._sources) else Refused)(what, why=why, cure=cure)
             return named
         if not good:
             raise self._none_good(where or "any target")
         return good
 
     def _none_good(self, where: str) -> Damage | Missing:
-        what, cure = f"there is no good backup on {where}", "`drkit list` shows all; `drkit verify --repair` heals"
+        what, cure = f"there is no good backup on {where}", "`drkit list` shows all, and what each target lacks"
         if not self._facts.backups:
             return Missing(what, why="none was ever made, or all have expired", cure="`drkit list`")
         newest = self._facts.backups[-1]
         states = [(name, s) for name, s in newest.standings.items() if name in self._sources]
-        told = "; ".join(f"{name}: {s.state.value} {s.why}".rstrip() for name, s in states) or "no target is left"
-        kind = Damage if any(s.state is State.BROKEN for _, s in states) else Missing
-        return kind(what, why=f"{len(self._facts.backups)} known; of {newest.summary.backup}: {told}", cure=cure)
+        why = told(dict(states)) or "no target is left"
+        kind = Damage if any(is_lost(b, self._sources) for b in self._facts.backups) else Missing
+        if kind is Damage and self._wish.source:
+            cure = "leave --from out to read from all targets; " + cure
+        return kind(what, why=f"{len(self._facts.backups)} known; of {newest.summary.backup}: {why}", cure=cure)
 
     def _path(self, candidates: Sequence[Backup]) -> Timeline:
         wish, timelines = self._wish, self._facts.timelines
@@ -90,7 +112,7 @@ class _Decision:
             raise Refused(
                 "which timeline is the latest cannot be known",
                 why="; ".join(f"{name} does not open: {why}" for name, why in self._facts.unread.items()),
-                cure=f"repair it, `drkit verify --repair`, or choose: --timeline {max(reachable)}",
+                cure=f"is there a sound copy anywhere? put it in place by hand; or choose: --timeline {max(reachable)}",
             )
         if wanted == "latest":
             return timelines.get(max(reachable))
@@ -122,7 +144,7 @@ class _Decision:
             raise Refused(
                 f"WAL file {missing.text}, which backup {backup.summary.backup} itself needs, is missing",
                 why=f"looked on {', '.join(self._sources)}" + self._doubt_text({**archived.failed}),
-                cure="choose another backup with --backup, or repair the target: `drkit verify --repair`",
+                cure=f"choose another backup with --backup, or `drkit wal push` {missing.text} from a server's pg_wal",
             )
         return Reach(archived, first, last, Lsn((last + 1) * size))
 
@@ -133,8 +155,13 @@ class _Decision:
         reach: Reach,
         target: RecoveryTarget,
         last_commit: datetime | None,
+        point: Point = ANYWHERE,
     ) -> Course:
+        """point: what a newer backup is measured by, to be named where it had to be passed over."""
         archived, last = reach.archived, reach.last
+        skipped = () if self._wish.backup else passed_over(self._facts, self._sources, path, backup, point)
+        if target.kind is TargetKind.END:
+            refuse_other_end(skipped, backup, self._facts)
         sources = [name for name in self._sources if name in backup.good_on]
         if target.kind is TargetKind.LATEST and target.action is not TargetAction.PROMOTE:
             self._notes.append(f"recovery to the end of WAL always promotes: --action {target.action.value} has no say")
@@ -150,7 +177,8 @@ class _Decision:
             wal_sources=(*self._sources, *(() if self._wish.source else sorted(self._facts.doubtful))),
             reach=reach,
             last_commit=last_commit,
-            notes=tuple(self._notes),
+            notes=(*map(note_of, skipped), *self._notes),
+            skipped=skipped,
         )
 
     def _doubt_text(self, failed: Mapping[str, str]) -> str:
@@ -181,14 +209,21 @@ class _Decision:
             raise Refused(
                 f"{what} lies beyond what {', '.join(self._sources)} holds",
                 why=f"WAL file {missing} is on {', '.join(holders)} only",
-                cure=f"leave --from out, `drkit replicate`, or stop at the last point before it: --to-lsn {end}",
+                cure=f"leave --from out, or stop at the last point before it: --to-lsn {end}",
             )
         raise Refused(
             f"{what} lies behind a gap in the WAL",
-            why=f"WAL file {missing} is on no target, but {later} is archived",
+            why=f"WAL file {missing} is on no target, but {later} is archived{self._gap_times(path, reach, beyond)}",
             cure=f"either restore to the last point before the gap: --to-lsn {end}; or bring back {missing} "
-            "(`drkit wal push` it from a server's pg_wal, or `drkit verify --repair`) and ask again",
+            "(`drkit wal push` it from a server's pg_wal) and ask again",
         )
+
+    def _gap_times(self, path: Timeline, reach: Reach, beyond: int) -> str:
+        """When the gap is: the last commit before it, and when the store got what lies behind it, where known."""
+        last = self._last_commit(path, reach) if self._wish.scan else None
+        stored = self._look.stored_at(path, beyond)
+        before = f"; the last commit before the gap is of {format_time(last.time)}" if last else ""
+        return before + (f"; what follows it was archived {format_time(stored)}" if stored else "")
 
     # --- kinds ---
 
@@ -205,17 +240,19 @@ class _Decision:
         target = self._wish.target
         moment = target.value
         assert isinstance(moment, datetime)
-        before = [b for b in fitting if b.summary.stopped <= moment]
+        point = at_time(moment)
+        before = [b for b in fitting if point.fits(b)]
         if not before:
+            self._need_whole(point, format_time(moment))
             raise self._too_early(fitting, format_time(moment), lambda b: _started(b) <= moment < b.summary.stopped)
         backup = before[-1]
         reach = self._reach(path, backup)
         if not self._wish.scan:
             self._notes.append("--no-scan: whether a transaction ended after that time is left to the server")
-            return self._course(path, backup, reach, target, None)
+            return self._course(path, backup, reach, target, None, point)
         last = self._last_commit(path, reach)
         if last is not None and (last.time > moment or (last.time == moment and not target.inclusive)):
-            return self._course(path, backup, reach, target, last.time)
+            return self._course(path, backup, reach, target, last.time, point)
         return self._past_last_commit(path, backup, reach, moment, last)
 
     def _past_last_commit(
@@ -240,13 +277,16 @@ class _Decision:
             )
         self._notes.append(f"no transaction ended between then and the end of WAL: {known}, and that is restored")
         target = replace(self._wish.target, kind=TargetKind.LATEST, value=None)
-        return self._course(path, backup, reach, target, last.time if last else None)
+        point = at_time(moment)
+        return self._course(path, backup, reach, target, last.time if last else None, point)
 
     def _at_lsn(self, path: Timeline, fitting: Sequence[Backup]) -> Course:
         lsn = self._wish.target.value
         assert isinstance(lsn, Lsn)
-        before = [b for b in fitting if stop_of(b) <= lsn]
+        point = at_lsn(lsn)
+        before = [b for b in fitting if point.fits(b)]
         if not before:
+            self._need_whole(point, str(lsn))
             raise self._too_early(fitting, str(lsn), lambda b: Lsn.parse(b.summary.start_lsn) <= lsn < stop_of(b))
         backup = before[-1]
         reach = self._reach(path, backup)
@@ -263,8 +303,8 @@ class _Decision:
         elif lsn == end or self._look.record_at_or_after(path, lsn, reach.last) is None:
             self._notes.append(f"no record begins between {lsn} and the end of WAL: all of it up to {end} is restored")
             target = replace(self._wish.target, kind=TargetKind.LATEST, value=None)
-            return self._course(path, backup, reach, target, None)
-        return self._course(path, backup, reach, self._wish.target, None)
+            return self._course(path, backup, reach, target, None, point)
+        return self._course(path, backup, reach, self._wish.target, None, point)
 
     def _at_record(self, path: Timeline, fitting: Sequence[Backup]) -> Course:
         """Newest backup first; one whose own WAL holds the point, before its stop, cannot stop there."""
@@ -274,7 +314,8 @@ class _Decision:
                 raise UsageError(f"where {what} is takes a scan of the WAL", cure="add --backup, or scan")
             self._notes.append(f"--no-scan: whether {what} is in the WAL is left to the server")
             return self._course(path, fitting[-1], self._reach(path, fitting[-1]), target, None)
-        size, upto, inside = self._facts.segment_bytes, None, False
+        size, upto = self._facts.segment_bytes, None
+        within: Transaction | RestorePoint | None = None
         seen: list[str] = []
         ends: list[Reach] = []
         for backup in reversed(fitting):
@@ -284,11 +325,12 @@ class _Decision:
             found = next(self._matches(path, reach.first, last, seen), None)
             if found is not None and found.lsn >= stop_of(backup):
                 self._notes.append(f"{what} is at {found.lsn}, {format_time(found.time)}")
-                return self._course(path, backup, reach, target, found.time)
-            inside = inside or found is not None
+                return self._course(path, backup, reach, target, None, at_lsn(found.lsn))
+            within = found or within
             upto = stop_of(backup).segment_before(size)
-        if inside:
+        if within is not None:
             backup = fitting[0]
+            self._need_whole(at_lsn(within.lsn), what)
             raise Refused(
                 f"{what} lies within the first backup",
                 why=f"{backup.summary.backup} stopped only at {backup.summary.stop_lsn}; no earlier one is good",
@@ -300,11 +342,16 @@ class _Decision:
             f"{what} is not in the archived WAL",
             why=f"looked from the backup of {fitting[0].summary.stopped_at} to the end of WAL on timeline {path.id}"
             + self._doubt_text({})
+            + self._older_text(fitting[0])
             + "".join(f"; {one}" for one in seen[:1] if target.kind is TargetKind.XID),
             cure=("restore points there: " + ", ".join(seen[-10:]))
             if seen and target.kind is TargetKind.NAME
             else "`drkit windows` shows what can be reached; pick it by --to TIME or --to-lsn",
         )
+
+    def _older_text(self, first: Backup) -> str:
+        older = [b.summary.backup for b in self._lost if stop_of(b) < stop_of(first)]
+        return f"; older ones are damaged: {', '.join(older)}" if older else ""
 
     def _matches(self, path: Timeline, first: int, last: int, seen: list[str]) -> Iterator[Transaction | RestorePoint]:
         value = self._wish.target.value
@@ -327,6 +374,12 @@ class _Decision:
         return f"restore point {target.value!r}" if target.kind is TargetKind.NAME else f"transaction {target.value}"
 
     # --- refusals ---
+
+    def _need_whole(self, point: Point, text: str) -> None:
+        """Raises Damage where a damaged backup ended before the point, which none that is whole did."""
+        lost = [b for b in self._lost if point.fits(b)]
+        if lost:
+            raise only_damaged(text, lost, self._sources)
 
     def _last_commit(self, path: Timeline, reach: Reach) -> Transaction | None:
         return self._look.last_transaction(path, reach.first, reach.last)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from drkit.core.errors import Damage, DrkitError, Missing, UsageError
+from drkit.core.errors import Missing, UsageError
 from drkit.core.progress import Tally
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.records import RestorePoint, Transaction
@@ -16,7 +16,7 @@ from drkit.engines.postgres.timeline import Timeline
 from drkit.jobs.archive import Archived, known_timelines, list_archived, read_histories
 from drkit.jobs.means import Means
 from drkit.jobs.rates import Rates
-from drkit.jobs.restore_decide import decide
+from drkit.jobs.restore_choose import Reporter, choose_catalogue, choose_course
 from drkit.jobs.restore_folder import (
     FolderFacts,
     Link,
@@ -31,13 +31,12 @@ from drkit.jobs.restore_folder import (
     unreadable_notes,
 )
 from drkit.jobs.restore_points import Course, Facts, Wish, stop_of
+from drkit.jobs.restore_skipped import told
 from drkit.jobs.wal_scan import WalScan
-from drkit.repository.catalogue import Catalogue, load_manifest
+from drkit.repository.catalogue import Catalogue
 from drkit.repository.layout import ClusterLayout, Kind
-from drkit.repository.manifest import Manifest
+from drkit.repository.manifest import Head, Manifest
 from drkit.repository.sources import Sources
-from drkit.repository.target import Target
-from storage_backends.errors import StorageError
 
 _KEPT_SEGMENTS = 4  # recovery keeps the segment at hand and, at its end, the first of the new timeline
 
@@ -50,6 +49,7 @@ class RestoreOrder:
     wal_program: the drkit-wal of this installation, absolute · home: the configured data folder, where known
     machine: id of this machine · owner: a user's name, "": by rule · euid: of this process
     secrets: further files that the server's user must read for `drkit-wal get`, as the key file
+    tablespace_root: a folder in which each tablespace that is not named gets its own, by oid
     """
 
     cluster: str
@@ -66,6 +66,7 @@ class RestoreOrder:
     resume_archiving: bool = False
     owner: str = ""
     secrets: tuple[Path, ...] = ()
+    tablespace_root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Plan:
     """Everything that a restore will do. Sizes in bytes; seconds of the estimate are None where nothing was measured.
 
     wal_bytes: plain WAL that recovery reads, at most · histories: names of all history files · archiving: whether the
-    restored server keeps its archive settings.
+    restored server keeps its archive settings · failures: (target, object, why) of reads that another target served.
     """
 
     order: RestoreOrder
@@ -91,6 +92,7 @@ class Plan:
     fetch_s: float | None
     replay_s: float | None
     notes: Sequence[str]
+    failures: Sequence[tuple[str, str, str]] = ()
 
     @property
     def first_wal(self) -> str:
@@ -139,7 +141,7 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
     Raises Refused, Missing, UsageError, or what kept a needed target from being read.
     """
     notes: list[str] = []
-    catalogue, wish = choose_catalogue(catalogues, order.wish, notes)
+    catalogue, wish = choose_catalogue(catalogues, order.wish, means.repository.absent, notes)
     order = replace(order, wish=wish)
     _known_targets(order, means)
     present = [t for t in means.repository.targets if t.name in catalogue.inventories]
@@ -151,11 +153,9 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
             cure="leave --from out to read from the others; `drkit check` tries each target",
         )
     layout = catalogue.layout
-    check = _Reporter(means)
+    check = Reporter(means.log)
     asked = [t for t in readable if t.name == order.wish.source] if order.wish.source else readable
-    histories = read_histories(
-        means.repository.ring, {t.name: catalogue.inventories[t.name] for t in readable}, check
-    )
+    histories = read_histories(means.repository.ring, {t.name: catalogue.inventories[t.name] for t in readable}, check)
     segment_bytes = catalogue.backups[-1].summary.segment_bytes
     facts = Facts(
         backups=catalogue.backups,
@@ -164,44 +164,19 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
         readable=[t.name for t in readable],
         doubtful={n: w for n, w in catalogue.unreadable.items() if n not in order.wish.without},
         unread=histories.unread,
+        unopened=catalogue.unopened,
     )
     tally = Tally(means.progress, "looking into WAL", clock=means.clock)
     ring = means.repository.ring
     scan = WalScan(ring, layout, Sources(asked, layout, ring, check), segment_bytes, means.token, tally)
     look = Evidence(catalogue, [t.name for t in readable], scan, segment_bytes)
-    course = decide(facts, order.wish, look, means.clock.now())
+    course, manifest = choose_course(facts, order.wish, look, means, layout, check)
     tally.finish()
-    return _complete(order, means, course, layout, histories.names, rates, [*notes, *course.notes], check)
-
-
-def choose_catalogue(catalogues: Sequence[Catalogue], wish: Wish, notes: list[str]) -> tuple[Catalogue, Wish]:
-    """The system identifier of the named backup, whose id is made whole, else the one with the newest backup.
-
-    Raises Missing; Damage where backups are there and none can be opened.
-    """
-    having = [c for c in catalogues if c.backups]
-    if not having:
-        for one in catalogues:
-            for name, standings in one.unopened.items():
-                told = "; ".join(f"{n}: {s.state.value} {s.why}" for n, s in standings.items())
-                cure = "`drkit verify --repair` heals a manifest from any sound copy"
-                raise Damage("no backup's manifest can be opened", where=name, why=told, cure=cure)
-        unread = {n: w for c in catalogues for n, w in c.unreadable.items()}
-        why = "; ".join(f"{n}: {w}" for n, w in unread.items()) or "no target has one"
-        raise Missing("there is no backup to restore", why=why, cure="`drkit list` shows the backups")
-    if wish.backup:
-        for catalogue in having:
-            try:
-                return catalogue, replace(wish, backup=catalogue.backup(wish.backup).summary.backup)
-            except Missing:
-                continue
-        raise Missing(f"no backup {wish.backup!r}", cure="`drkit list` shows the backups")
-    chosen = max(having, key=lambda c: max(b.summary.stopped for b in c.backups))
-    if len(having) > 1:
-        others = ", ".join(str(c.layout.system_identifier) for c in having if c is not chosen)
-        newest = chosen.layout.system_identifier
-        notes.append(f"the newest backup is of system {newest}; there are others of {others}: --backup chooses")
-    return chosen, wish
+    for one in course.skipped:
+        instead = manifest.summary.backup
+        means.log.warn("newer backup is passed over", backup=one.backup, instead=instead, why=told(one.standings))
+    notes += course.notes
+    return _complete(order, means, course, manifest, layout, histories.names, rates, notes, check)
 
 
 def _known_targets(order: RestoreOrder, means: Means) -> None:
@@ -215,40 +190,23 @@ def _known_targets(order: RestoreOrder, means: Means) -> None:
         raise UsageError(what, cure="leave out --from or --without")
 
 
-class _Reporter:
-    """Warns once for each target and kind of failure; a scan would repeat it for every segment."""
-
-    def __init__(self, means: Means) -> None:
-        self._log = means.log
-        self._said: set[tuple[str, str]] = set()
-
-    def __call__(self, target: Target, key: str, problem: DrkitError | StorageError) -> None:
-        event = "object is damaged" if isinstance(problem, Damage) else "target could not serve"
-        if (target.name, event) not in self._said:
-            self._said.add((target.name, event))
-            self._log.warn(event, target=target.name, key=key, why=str(problem))
-
-
 def _complete(
     order: RestoreOrder,
     means: Means,
     course: Course,
+    manifest: Manifest,
     layout: ClusterLayout,
     histories: Sequence[str],
     rates: Rates,
     notes: list[str],
-    report: Callable[[Target, str, DrkitError | StorageError], None],
+    check: Reporter,
 ) -> Plan:
     backup = course.backup
     folder = look_at(order.destination, measure=order.delta)
     check_folder(folder, layout.system_identifier, delta=order.delta)
     owner = choose_owner(folder, order.owner, order.euid)
-    links = place_tablespaces(backup.head, order.destination, order.tablespaces, order.machine, delta=order.delta)
-    sources = Sources([means.repository.target(name) for name in course.sources], layout, means.repository.ring, report)
-    run = backup.summary.run
-    manifest = sources.attempt(
-        layout.manifest(run), lambda target: load_manifest(means.repository.ring, target, layout, run)
-    )
+    mapping = [*order.tablespaces, *_below_root(order, backup.head)]
+    links = place_tablespaces(backup.head, order.destination, mapping, order.machine, delta=order.delta)
     wal_bytes = _wal_bytes(course, backup.summary.segment_bytes)
     spaces = {link.oid: look_at(Path(link.location), measure=order.delta) for link in links}
     kept = _KEPT_SEGMENTS * backup.summary.segment_bytes
@@ -257,6 +215,7 @@ def _complete(
     fetch_bytes = sum(r.live for r in backup.references if r.kind == Kind.PACK)
     fetch_bytes += sum(r.size for r in backup.references if r.kind == Kind.MAP)
     _more_notes(manifest, order, notes)
+    notes += [f"{name} could not serve {key}: {why}" for name, key, why in check.failures]
     notes += unreadable_notes([order.config, *order.secrets], owner, order.euid)
     return Plan(
         order=order,
@@ -274,7 +233,17 @@ def _complete(
         fetch_s=manifest.summary.size_bytes / rates.fetch if rates.fetch else None,
         replay_s=wal_bytes / rates.replay if rates.replay else None,
         notes=tuple(notes),
+        failures=check.failures,
     )
+
+
+def _below_root(order: RestoreOrder, head: Head) -> list[tuple[str, str]]:
+    """(OLD, NEW) of the tablespaces that the order does not name, where it has a folder for them."""
+    if order.tablespace_root is None:
+        return []
+    named = {old.rstrip("/") for old, _ in order.tablespaces}
+    left = [t for t in head.tablespaces if not t.in_place and not {str(t.oid), t.location.rstrip("/")} & named]
+    return [(str(t.oid), str(order.tablespace_root / str(t.oid))) for t in left]
 
 
 def _wal_bytes(course: Course, segment_bytes: int) -> int:
@@ -339,5 +308,13 @@ def plan_json(plan: Plan) -> Mapping[str, object]:
         "archiving": plan.archiving,
         "delta": plan.order.delta,
         "estimate": {"fetch_s": plan.fetch_s, "replay_s": plan.replay_s, "measured": plan.fetch_s is not None},
+        "skipped": [
+            {
+                "backup": one.backup,
+                "targets": [{"name": n, "state": s.state.value, "why": s.why} for n, s in one.standings.items()],
+            }
+            for one in course.skipped
+        ],
+        "failures": [{"target": t, "object": o, "why": w} for t, o, w in plan.failures],
         "notes": list(plan.notes),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from drkit.engines.postgres.records import RestorePoint, Transaction
 from drkit.engines.postgres.recovery import RecoveryTarget
 from drkit.engines.postgres.timeline import Timeline, Timelines
 from drkit.jobs.archive import Archived
-from drkit.repository.catalogue import Backup
+from drkit.repository.catalogue import Backup, Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class Wish:
 class Facts:
     """backups: rising by stop; readable: targets in the order of reading; doubtful: target -> why it cannot be asked.
 
-    Targets given up are in neither. unread: history files that open nowhere -> why.
+    Targets given up are in neither. unread: history files that open nowhere -> why · unopened: backups whose manifest
+    opens nowhere -> standing by target.
     """
 
     backups: Sequence[Backup]
@@ -45,6 +46,7 @@ class Facts:
     readable: Sequence[str]
     doubtful: Mapping[str, str]
     unread: Mapping[str, str]
+    unopened: Mapping[str, Mapping[str, Standing]] = field(default_factory=dict)
 
 
 class Look(Protocol):
@@ -69,12 +71,22 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A newer backup that could not be used. standings: on the targets that are read · opened: its manifest's head."""
+
+    backup: str
+    standings: Mapping[str, Standing]
+    opened: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     """What recovery will do. target: as the server gets it, timeline resolved.
 
     sources: targets that hold the backup; wal_sources: targets that recovery asks for WAL, also such as cannot be asked
     just now; both in order.
     last_commit: time of the latest reachable commit, None where nobody looked.
+    skipped: newer backups that would have been taken, had they been whole; each has its note.
     """
 
     backup: Backup
@@ -85,6 +97,7 @@ class Course:
     reach: Reach
     last_commit: datetime | None
     notes: Sequence[str]
+    skipped: Sequence[Skipped] = ()
 
 
 def stop_of(backup: Backup) -> Lsn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -26,18 +27,25 @@ from drkit.jobs.recovery_file import RecoveryFile, read_recovery_file
 from drkit.repository.manifest import Manifest
 
 _LONGEST_S = 30 * 86400.0
+_LEAST_REPLAY_S, _LEAST_REPLAY_SEGMENTS = 3.0, 4  # less tells of start-up and of the first fetch, not of replay
 _LONGEST_SOCKET_FOLDER = 85  # sun_path holds 107 bytes, the file's own name takes 22
 _FROM_ENVIRONMENT = ("DRKIT_", "AWS_")  # what `drkit-wal get` may need of ours
 
 
 @dataclass(frozen=True, slots=True)
 class StartOrder:
-    """fenced: it must not act on the world (anything but the configured data folder) · port None: a free one."""
+    """fenced: it must not act on the world (anything but the configured data folder) · port None: a free one
+    segment_bytes: of its WAL · environment: of the server; None: what `drkit-wal get` may need of ours
+    settings: further ones of a fenced server, which win over the fence's.
+    """
 
     data_dir: Path
     pg_bin: Path | None
     port: int | None
     fenced: bool
+    segment_bytes: int
+    environment: Mapping[str, str] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progres
         pid=instance.pid if instance.is_running else None,
         phases=phases,
         reached=reached.detail if reached else "",
-        replay_rate=_rate(instance),
+        replay_rate=replay_rate(instance.seen(Phase.REDO_STARTS), instance.seen(Phase.REDO_DONE), order.segment_bytes),
         wal_damages=damages(events),
         wal_bytes=wal_bytes(events),
     )
@@ -117,7 +125,7 @@ def _wal_in_doubt(data_dir: Path, log: Path) -> Damage | Unreachable | Missing |
         return None
     answers = {**event.damaged, **event.failed, **event.missing}
     where, why = f"WAL file {event.file}", "; ".join(f"{name}: {text}" for name, text in answers.items())
-    again = f"pg_ctl -D {data_dir} start: recovery goes on where it stopped"
+    again = f"pg_ctl -D {shlex.quote(str(data_dir))} start: recovery goes on where it stopped"
     error: Damage | Unreachable | Missing
     if event.failed:
         what = "recovery stopped: a target with WAL that it needs cannot be asked"
@@ -142,14 +150,15 @@ def _line(seen: PhaseSeen) -> str:
     return f"{seen.phase.value}: {seen.detail}" if seen.detail else seen.phase.value
 
 
-def _rate(instance: Instance) -> float | None:
-    first, last = instance.seen(Phase.REDO_STARTS), instance.seen(Phase.REDO_DONE)
-    if first is None or last is None or last.at_s - first.at_s < 0.1:
+def replay_rate(first: PhaseSeen | None, last: PhaseSeen | None, segment_bytes: int) -> float | None:
+    """Bytes of WAL a second between two phases that tell their LSN; None where too little was replayed to say."""
+    if first is None or last is None or last.at_s - first.at_s < _LEAST_REPLAY_S:
         return None
     try:
-        return (Lsn.parse(last.detail) - Lsn.parse(first.detail)) / (last.at_s - first.at_s)
+        replayed = Lsn.parse(last.detail) - Lsn.parse(first.detail)
     except LsnError:
         return None
+    return replayed / (last.at_s - first.at_s) if replayed >= _LEAST_REPLAY_SEGMENTS * segment_bytes else None
 
 
 def _spec(order: StartOrder) -> InstanceSpec:
@@ -157,7 +166,9 @@ def _spec(order: StartOrder) -> InstanceSpec:
     major = control.facts.major
     programs = find_programs(major, (order.pg_bin,) if order.pg_bin else ())
     log = order.data_dir.with_name(order.data_dir.name + ".log")
-    environment = {k: v for k, v in os.environ.items() if k.startswith(_FROM_ENVIRONMENT) or k == "HOME"}
+    environment = order.environment
+    if environment is None:
+        environment = {k: v for k, v in os.environ.items() if k.startswith(_FROM_ENVIRONMENT) or k == "HOME"}
     settings: Mapping[str, str]
     if order.fenced:
         port = order.port or _free_port()
@@ -165,7 +176,7 @@ def _spec(order: StartOrder) -> InstanceSpec:
         if len(os.fsencode(sockets)) > _LONGEST_SOCKET_FOLDER:
             sockets = Path(tempfile.gettempdir()) / f"drkit-{port}"
         make_socket_folder(sockets, order.data_dir)
-        settings = {**fence_settings(major, port, sockets), **required_minimums(control)}
+        settings = {**fence_settings(major, port, sockets), **required_minimums(control), **order.settings}
     else:
         ask = _asker(programs, order.data_dir)
         port = order.port or int(ask("port"))

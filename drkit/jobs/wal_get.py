@@ -117,6 +117,15 @@ def verified(ring: Ring, target: Target, wanted: Wanted) -> Iterator[bytes]:
         parse_history(name.timeline, bytes(whole))
 
 
+Put = Callable[[Iterator[bytes]], int]
+"""Takes the plain bytes of one attempt, whole or (where they end with an error) not at all; returns their number."""
+
+
+def into(dest: Path) -> Put:
+    """A Put that writes the file `dest`."""
+    return partial(write_file, dest=dest)
+
+
 def write_file(pieces: Iterator[bytes], dest: Path) -> int:
     """Write `pieces` to `dest`, which appears whole or not at all. Not synced: after a crash the server asks again.
 
@@ -203,7 +212,7 @@ Open = Callable[[], Repository]
 
 def get(
     wanted: Wanted,
-    dest: Path,
+    put: Put,
     open_: Open,
     recovery: RecoveryFile | None,
     clock: Clock,
@@ -212,11 +221,11 @@ def get(
     retry: Retry,
     last: Sequence[str] = (),
 ) -> Found:
-    """Fetch `wanted` to `dest`, or say why not. `last`: targets that are asked after the others.
+    """Fetch `wanted` and give it to `put`, or say why not. `last`: targets that are asked after the others.
 
     open_: opens the repository; called in every round, as a target that was down may be up again, and one that was
     unmounted is another descriptor. What it raises for want of a target counts as each target's answer.
-    Raises Failed where `dest` cannot be written, and of `open_` what no target can help (keys, configuration). A
+    Raises what `put` raises for its own disk (Failed), and of `open_` what no target can help (keys, configuration). A
     damaged copy is an event on `log`, and the next target serves.
     """
     known, why = claim(wanted.name, recovery)
@@ -230,7 +239,7 @@ def get(
             clock.sleep(retry.pause_s * 2 ** (attempt - 1))
             if clock.monotonic() - began > retry.total_s:
                 break
-        source, size_bytes, problems = _round(wanted, dest, open_, recovery, log, last)
+        source, size_bytes, problems = _round(wanted, put, open_, recovery, log, last)
         damaged |= {name: str(problem) for name, problem in problems.items() if isinstance(problem, _Damaged)}
         if source:
             return Found(Answer.GOT, source, problems=problems, damaged=damaged, size_bytes=size_bytes)
@@ -240,7 +249,7 @@ def get(
 
 
 def _round(
-    wanted: Wanted, dest: Path, open_: Open, recovery: RecoveryFile | None, log: Log, last: Sequence[str]
+    wanted: Wanted, put: Put, open_: Open, recovery: RecoveryFile | None, log: Log, last: Sequence[str]
 ) -> tuple[str, int, dict[str, Problem]]:
     """Ask each target once: the one that gave the file, or "", the file's size, and what the others answered."""
     try:
@@ -252,7 +261,7 @@ def _round(
     names = _consulted(repository, recovery)
     problems: dict[str, Problem] = {}
     for name in sorted(names, key=lambda name: name in last):
-        answer = _try(name, wanted, dest, repository, log)
+        answer = _try(name, wanted, put, repository, log)
         if isinstance(answer, int):
             return name, answer, problems
         problems[name] = answer
@@ -283,15 +292,15 @@ def _consulted(repository: Repository, recovery: RecoveryFile | None) -> list[st
     return _planned(recovery)
 
 
-def _try(name: str, wanted: Wanted, dest: Path, repository: Repository, log: Log) -> Problem | int:
-    """The size of the file when `dest` is there."""
+def _try(name: str, wanted: Wanted, put: Put, repository: Repository, log: Log) -> Problem | int:
+    """The size of the file when it was given."""
     target = next((t for t in repository.targets if t.name == name), None)
     if target is None:
         return repository.absent.get(name) or Unreachable(
             f"there is no target {name!r} in the configuration", cure="the recovery file names it; give it up or add it"
         )
     try:
-        return write_file(verified(repository.ring, target, wanted), dest)
+        return put(verified(repository.ring, target, wanted))
     except _TargetFault as error:
         if isinstance(error, _Damaged):
             log.error("wal damaged", file=wanted.name.text, target=name, why=str(error))

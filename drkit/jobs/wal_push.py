@@ -63,15 +63,23 @@ def push(path: Path, repository: Repository, spool: Spool, settings: PushSetting
     where too few targets took it, OutOfSpace where a debt could not be recorded, and what `open_source` raises.
     """
     with open_source(path, settings.data_dir, None, clock.sleep) as source:
-        spool.pin_system(settings.cluster, source.control.system_identifier)
-        packed = pack(repository.ring, source.name.text, source.file, source.control.wal_segment_size, settings.level)
-        if packed.facts.size_bytes != source.size_bytes:
-            raise Damage("the file changed while it was read", where=str(path))
-        job = _Push(repository, spool, settings, clock, log, source, packed)
-    pushed = job.run()
+        pushed = push_source(source, repository, spool, settings, clock, log)
     alive = [t for t in repository.targets if t.name in pushed.acknowledged]
     paid = pay_in_passing(repository, alive, spool, settings.pay, clock, log)
     return replace(pushed, paid=paid)
+
+
+def push_source(
+    source: WalSource, repository: Repository, spool: Spool, settings: PushSettings, clock: Clock, log: Log
+) -> Pushed:
+    """Archive an open file that was checked; pays no earlier debts. Durable and raising as `push`."""
+    spool.pin_system(settings.cluster, source.system_identifier)
+    packed = pack(repository.ring, source.name.text, source.file, source.segment_bytes, settings.level)
+    same = source.identity in (b"", packed.facts.identity)
+    if packed.facts.size_bytes != source.size_bytes or not same:
+        raise Damage("the file changed while it was read", where=source.name.text)
+    source.check_unchanged()
+    return _Push(repository, spool, settings, clock, log, source, packed).run()
 
 
 _Call = Callable[[Target], Met | None]
@@ -93,7 +101,7 @@ class _Push:
     ) -> None:
         self.repository, self.spool, self.settings, self.clock, self.log = repository, spool, settings, clock, log
         self.packed, self.file, self.identity = packed, packed.facts.file, packed.facts.identity
-        self.system = source.control.system_identifier
+        self.system = source.system_identifier
         self.layout = ClusterLayout(self.system)
         self.problems: dict[str, Problem] = {}
 

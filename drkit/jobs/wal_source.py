@@ -10,21 +10,40 @@ from pathlib import Path
 from typing import BinaryIO
 
 from drkit.core.errors import Conflict, Damage, Missing, Unreachable, UsageError
-from drkit.engines.postgres.control import CONTROL_PATH, ControlFile, read_control
+from drkit.engines.postgres.control import CONTROL_PATH, read_control
 from drkit.engines.postgres.timeline import parse_history
 from drkit.engines.postgres.wal import LONG_HEADER_BYTES, WalKind, WalName, WrongSize, check_segment, parse_name
 
 _MAX_TEXT_BYTES = 16 << 20  # a history or backup file; real ones have some hundred bytes
 
 
+class Recycled(Damage):
+    """The server needs the file no more, and made another segment of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class WalSource:
-    """A checked file, open. control: of the data folder it came from."""
+    """A checked file, open at its begin. system_identifier, segment_bytes: of the cluster that it belongs to.
+
+    head: its first bytes when it was checked, b"" for a text file · identity: of its content, where that is known.
+    """
 
     name: WalName
     file: BinaryIO
     size_bytes: int
-    control: ControlFile
+    system_identifier: int
+    segment_bytes: int
+    head: bytes = b""
+    identity: bytes = b""
+
+    def check_unchanged(self) -> None:
+        """Call it after reading. Raises Recycled where the server recycled the file meanwhile.
+
+        A recycled segment keeps its inode and is written anew from its first page on (InstallXLogFileSegment,
+        xlog.c): while that page is the old one, so was all that was read.
+        """
+        if os.pread(self.file.fileno(), len(self.head), 0) != self.head:
+            raise Recycled("the segment was recycled while it was read", where=self.name.text)
 
 
 def data_folder(path: Path, cwd: Path, configured: Path | None) -> Path:
@@ -66,13 +85,20 @@ def open_source(
         )
     name = parse_name(path.name, control.wal_segment_size)
     with _open(path) as file:
-        size_bytes = os.fstat(file.fileno()).st_size
-        if name.kind in (WalKind.SEGMENT, WalKind.PARTIAL):
-            _check_segment(file, name, size_bytes, control)
-        else:
-            _check_text(file, name, size_bytes)
-        file.seek(0)
-        yield WalSource(name, file, size_bytes, control)
+        yield check_source(name, file, control.system_identifier, control.wal_segment_size)
+
+
+def check_source(name: WalName, file: BinaryIO, system_identifier: int, segment_bytes: int) -> WalSource:
+    """Check an open file, wherever it came from, against its name and its cluster. Raises as `open_source`."""
+    name = parse_name(name.text, segment_bytes)
+    size_bytes, head = os.fstat(file.fileno()).st_size, b""
+    file.seek(0)
+    if name.kind in (WalKind.SEGMENT, WalKind.PARTIAL):
+        head = _check_segment(file, name, size_bytes, system_identifier, segment_bytes)
+    else:
+        _check_text(file, name, size_bytes)
+    file.seek(0)
+    return WalSource(name, file, size_bytes, system_identifier, segment_bytes, head)
 
 
 @contextmanager
@@ -87,11 +113,13 @@ def _open(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _check_segment(file: BinaryIO, name: WalName, size_bytes: int, control: ControlFile) -> None:
-    if size_bytes != control.wal_segment_size:
-        why = f"{size_bytes} bytes, the cluster's segments have {control.wal_segment_size}"
+def _check_segment(file: BinaryIO, name: WalName, size_bytes: int, system: int, segment_bytes: int) -> bytes:
+    if size_bytes != segment_bytes:
+        why = f"{size_bytes} bytes, the cluster's segments have {segment_bytes}"
         raise WrongSize("the WAL segment has the wrong length", where=name.text, why=why)
-    check_segment(file.read(LONG_HEADER_BYTES), name, size_bytes, control.system_identifier)
+    head = file.read(LONG_HEADER_BYTES)
+    check_segment(head, name, size_bytes, system)
+    return head
 
 
 def _check_text(file: BinaryIO, name: WalName, size_bytes: int) -> None:

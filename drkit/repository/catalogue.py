@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from drkit.core.errors import Damage, DrkitError, Missing
@@ -22,9 +22,9 @@ from drkit.repository.manifest import (
     parse_head,
     unpack_references,
 )
-from drkit.repository.repository import Repository
+from drkit.repository.repository import Problem, Repository
 from drkit.repository.target import Target
-from storage_backends.errors import NotFound, StorageError
+from storage_backends.errors import Damaged, NotFound, StorageError
 
 _FIRST_READ = 64 << 10
 
@@ -56,6 +56,10 @@ class Backup:
     head: Head
     references: Sequence[Reference]
     standings: Mapping[str, Standing]
+
+    def after(self, problems: Mapping[str, Problem]) -> Backup:
+        """The backup as it stands after reads of its manifest that failed, by target."""
+        return replace(self, standings={**self.standings, **{n: _failed(error) for n, error in problems.items()}})
 
     @property
     def good_on(self) -> list[str]:
@@ -168,8 +172,7 @@ def _read(
         try:
             found = read_opening(ring, inventory.target, layout, run, inventory.manifests[name])
         except (DrkitError, StorageError) as error:
-            state = State.BROKEN if isinstance(error, Damage | NotFound) else State.UNKNOWN
-            standings[target_name] = Standing(state, str(error))
+            standings[target_name] = _failed(error)
             continue
         opening = opening or found
     if opening is None:
@@ -178,6 +181,12 @@ def _read(
         if target_name not in standings:
             standings[target_name] = judge(ring, inventory, opening[0], opening[2])
     return Backup(*opening, standings)
+
+
+def _failed(error: Problem) -> Standing:
+    """What a manifest that could not be read says of its backup there."""
+    state = State.BROKEN if isinstance(error, Damage | Damaged | NotFound) else State.UNKNOWN
+    return Standing(state, str(error))
 
 
 def judge(ring: Ring, inventory: Inventory, summary: Summary, references: Sequence[Reference]) -> Standing:
@@ -194,9 +203,11 @@ def judge(ring: Ring, inventory: Inventory, summary: Summary, references: Sequen
         return Standing(State.BROKEN if isinstance(error, Damage | ValueError) else State.UNKNOWN, str(error))
     if verdict is Verdict.WITHDRAWN:
         return Standing(State.WITHDRAWN, "it was withdrawn before it was complete")
-    why = f"{len(lacking)} objects missing, the first {lacking[0]}" if lacking else ""
+    why = str(lacking[0]) if lacking else ""
+    if len(lacking) > 1:
+        why += f"; {len(lacking) - 1} more of its objects are missing or not whole"
     if summary.backup not in inventory.manifests or verdict is None:
-        return Standing(State.PENDING, why or "it was not completed here; `drkit replicate` does that")
+        return Standing(State.PENDING, why or "it was not completed here; the next backup goes to every target again")
     return Standing(State.BROKEN, why) if lacking else Standing(State.GOOD)
 
 

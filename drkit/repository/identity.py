@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from drkit.core.errors import Conflict, Damage, KeyMissing
-from drkit.crypto.container import DataKey, Json, open_object, parse_header, parse_open_section, seal_json
+from drkit.crypto.container import DataKey, Json, check_digest, open_object, parse_header, parse_open_section, seal_json
 from drkit.crypto.keys import Entropy, Ring
 from drkit.crypto.slots import Secret, new_ring, seal_slot, unlock
 from drkit.repository.layout import DESCRIPTOR, KEYS, Kind
 from drkit.repository.target import Target
 from storage_backends.api import Key, key
 from storage_backends.errors import AlreadyExists, NotFound
+
+
+class SlotsGone(KeyMissing):
+    """A target has no key slot: no key can open it, which says nothing of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,12 @@ class Descriptor:
 
 
 def read_descriptor(target: Target) -> Descriptor:
-    """Raises NotFound where there is none, Damage where it is not one."""
+    """Raises NotFound where there is none, Damage where it is not one or its digest does not hold."""
     data = target.read(DESCRIPTOR)
+    try:
+        check_digest(data, target.where)
+    except Damage as error:
+        raise _damaged(target, f"{error.what}, {error.why}") from None
     header, value, _ = parse_open_section(data, target.where)
     if header.kind != Kind.DESCRIPTOR or value.get("repository") != header.repository.hex():
         raise Damage("the object 'repository' is not a descriptor", where=target.where)
@@ -41,6 +49,16 @@ def read_descriptor(target: Target) -> Descriptor:
         raise Damage("the descriptor is not as the format says", where=target.where, why=str(error)) from error
 
 
+def _damaged(target: Target, why: str) -> Damage:
+    return Damage(
+        "the repository's descriptor is damaged",
+        where=f"{target.where}: {DESCRIPTOR}",
+        why=why,
+        cure=f"put the object {str(DESCRIPTOR)!r} back from a copy of this very target, each has its own; "
+        "the backups and the WAL there are not touched by this",
+    )
+
+
 def slots_of(target: Target) -> Iterator[tuple[str, bytes]]:
     """All key slots of a target: (name, bytes)."""
     for info in target.backend.list(KEYS):
@@ -48,19 +66,33 @@ def slots_of(target: Target) -> Iterator[tuple[str, bytes]]:
 
 
 def unlock_target(secret: Secret, target: Target, descriptor: Descriptor) -> Ring:
-    """Open the key slots of one target; raises KeyMissing where the secret opens none."""
+    """Open the key slots of one target.
+
+    Raises KeyMissing where sound slots are there and the secret opens none, Damage where a slot that might have opened
+    is not whole, SlotsGone where there is none.
+    """
     infos = list(target.backend.list(KEYS))
     if not infos:
-        raise KeyMissing(
-            "the target has no key slot", where=target.where, cure="another target of the repository still has them"
-        )
+        cure = f"copy everything below {KEYS} by hand from another target that has it: it is the same on all"
+        raise SlotsGone("the target has no key slot", where=target.where, why=f"nothing is below {KEYS}", cure=cure)
 
     def read(key: Key) -> Callable[[], bytes]:
-        return lambda: target.read(key)
+        return lambda: _whole_slot(target, key)
 
     ring = unlock(secret, [(info.key, read(info.key)) for info in infos], descriptor.key_id, target.where)
     descriptor.authenticate(ring)
     return ring
+
+
+def _whole_slot(target: Target, key: Key) -> bytes:
+    """A slot whose digest holds: a flipped bit in it must not read as a wrong key."""
+    data = target.read(key)
+    try:
+        check_digest(data, key)
+    except Damage as error:
+        cure = f"copy {key} by hand from a target that has it whole: it is the same on all"
+        raise Damage("a key slot is damaged", where=f"{target.where}: {key}", why=error.what, cure=cure) from None
+    return data
 
 
 def found(

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 
 from drkit.crypto.keys import Ring
 from drkit.repository.layout import KEYS, ClusterLayout, Kind, RunId
-from drkit.repository.leases import tombstones
+from drkit.repository.leases import Held, held, tombstones
 from drkit.repository.manifest import Reference, Summary
 from drkit.repository.target import Target
 
 _SLOT = re.compile(rf"{KEYS}([0-9a-f]{{8}})/[0-9a-f]{{16}}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """An object of a closure that is missing, or there with another size than its reference's. Sizes in bytes."""
+
+    key: str
+    found: int | None
+    wanted: int
+
+    def __str__(self) -> str:
+        if self.found is None:
+            return f"{self.key} is missing"
+        if self.found < self.wanted:
+            return f"{self.key} is truncated, {self.found} of {self.wanted} bytes"
+        return f"{self.key} has {self.found} bytes instead of {self.wanted}"
 
 
 class Inventory:
@@ -38,6 +55,11 @@ class Inventory:
         """Sizes of manifests by backup id."""
         prefix = self.layout.folder("manifests")
         return {key.removeprefix(prefix): size for key, size in self._sizes(prefix).items()}
+
+    @cached_property
+    def leases(self) -> list[Held]:
+        """Of jobs that work on this cluster, or did and died. Raises Damage too."""
+        return held(self.target, self.layout, self._ring)
 
     @cached_property
     def verdicts(self) -> frozenset[str]:
@@ -67,21 +89,27 @@ class Inventory:
             self._logs[prefix] = self._sizes(prefix)
         return self._logs[prefix]
 
-    def lacking(self, references: Iterable[Reference], summary: Summary) -> list[str]:
-        """Keys of a closure that are missing here, or there with another size; empty: the closure is whole."""
-        lacking = [key for key in (self._missing(r) for r in references) if key is not None]
+    def lacking(self, references: Iterable[Reference], summary: Summary) -> list[Lack]:
+        """What of a closure is missing here, or there with another size; empty: the closure is whole.
+
+        The stored sizes of WAL and history files are in no reference: they count as whole when they are there.
+        """
+        lacking = [lack for lack in (self._lack(r) for r in references) if lack is not None]
         newest = max(self.epochs, default=0)
-        lacking += [f"keys/{epoch:08x}/" for epoch in summary.epochs if epoch > newest]
+        lacking += [Lack(f"keys/{epoch:08x}/", None, 0) for epoch in summary.epochs if epoch > newest]
         return lacking
 
-    def _missing(self, reference: Reference) -> str | None:
+    def _lack(self, reference: Reference) -> Lack | None:
         key = reference.key(self.layout)
         if reference.kind in (Kind.PACK, Kind.MAP):
-            return None if self.data.get(key) == reference.size else key
+            found = self.data.get(key)
+            return None if found == reference.size else Lack(key, found, reference.size)
         if reference.kind == Kind.HISTORY:
-            return None if key in self.histories else key
-        name = reference.name.decode("ascii")
-        return None if key in self.log(int(name[:8], 16), int(name[8:16], 16)) else key
+            there = key in self.histories
+        else:
+            name = reference.name.decode("ascii")
+            there = key in self.log(int(name[:8], 16), int(name[8:16], 16))
+        return None if there else Lack(key, None, reference.size)
 
     def entombed(self, references: Iterable[Reference], run: RunId) -> list[str]:
         """Keys of a backup (its manifest and closure) that have a tombstone here."""

@@ -13,6 +13,7 @@ from storage_backends.api import Key
 DESCRIPTOR = Key("repository")
 KEYS = "keys/"
 CLUSTERS = "clusters/"
+REPORTS = "reports/"
 
 
 class Kind(IntEnum):
@@ -80,6 +81,16 @@ class RunId:
     def of_object(cls, object_id: bytes) -> RunId:
         """The run within the id of a pack, map or fingerprints object (its first 12 bytes)."""
         return cls(int.from_bytes(object_id[:8], "big"), object_id[8:12])
+
+
+def report_folder(system_identifier: int) -> str:
+    """Drill reports lie outside of `clusters/`: a drill leaves what it was made from untouched."""
+    return f"{REPORTS}{system_identifier}/"
+
+
+def report_key(system_identifier: int, report: RunId) -> Key:
+    """A report's id has the form of a backup's: the second the drill began and 4 random bytes."""
+    return Key(f"{report_folder(system_identifier)}{report}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 import zstandard
@@ -15,7 +16,7 @@ from drkit.crypto.keys import Entropy, Ring
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.target import Target
 from storage_backends.api import Key
-from storage_backends.errors import AlreadyExists
+from storage_backends.errors import AlreadyExists, NotFound
 
 _ROUND_FRAME_BYTES = 4 << 20
 
@@ -106,6 +107,32 @@ class Lease:
         except AlreadyExists:
             raise Conflict("another holder renewed this lease", where=self._target.where, why=key) from None
         self._since, self._epoch = since, epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease as it stands on a target: its newest epoch. started_at: of that epoch, on its holder's clock."""
+
+    lease: str
+    job: str
+    run: str
+    host: str
+    started_at: datetime
+    lasts_s: int
+
+
+def held(target: Target, layout: ClusterLayout, ring: Ring) -> list[Held]:
+    """The leases on a target, also those that ran out. Raises Damage where one does not open, StorageError."""
+    found: dict[str, Held] = {}
+    for info in target.backend.list(layout.folder("leases")):
+        try:
+            value = open_object(ring, target.read(info.key), kind=Kind.LEASE, name=info.key).json
+        except NotFound:
+            continue  # released meanwhile
+        lease, job, run, host = (str(value.get(name) or "") for name in ("lease", "job", "run", "host"))
+        started_at = datetime.fromisoformat(str(value["started_at"]))
+        found[lease] = Held(lease, job, run, host, started_at, int(str(value["lasts_s"])))
+    return list(found.values())
 
 
 def tombstones(target: Target, layout: ClusterLayout, ring: Ring) -> frozenset[str]:

@@ -9,7 +9,8 @@ from drkit.core.errors import ConfigError, Conflict, Damage, DrkitError, KeyMiss
 from drkit.crypto.container import DataKey
 from drkit.crypto.keys import Entropy, Ring
 from drkit.crypto.slots import Secret
-from drkit.repository.identity import Descriptor, read_descriptor, unlock_target
+from drkit.repository.identity import Descriptor, SlotsGone, read_descriptor, unlock_target
+from drkit.repository.layout import KEYS
 from drkit.repository.pins import Pin, Pins
 from drkit.repository.target import Target
 from storage_backends.errors import NotFound, NotThisTarget, StorageError
@@ -122,12 +123,12 @@ def _unlock(
     Every target is authenticated with them; those that do not are in `absent`.
     """
     ring: Ring | None = None
-    wrong: KeyMissing | None = None
+    locked: list[KeyMissing | Damage] = []
     for target in opened:
         try:
             found = unlock_target(secret, target, descriptors[target.name])
-        except KeyMissing as error:
-            wrong = error
+        except (KeyMissing, Damage) as error:  # of its slots: what it holds is as good with the keys of another target
+            locked.append(error)
             continue
         except (StorageError, DrkitError) as error:
             absent[target.name] = error
@@ -136,13 +137,28 @@ def _unlock(
         if ring.epoch >= epoch:
             break
     if ring is None:
-        raise wrong or _none(absent)
+        raise _locked(locked, absent)
     for target in opened:
         try:
             descriptors[target.name].authenticate(ring)
         except DrkitError as error:
             absent[target.name] = error
     return ring
+
+
+def _locked(errors: Sequence[KeyMissing | Damage], absent: Mapping[str, Problem]) -> Problem:
+    """Why no target could be unlocked. A sound slot that does not open proves a wrong key; a damaged one nothing."""
+    wrong = [error for error in errors if isinstance(error, KeyMissing) and not isinstance(error, SlotsGone)]
+    damaged = [error for error in errors if isinstance(error, Damage)]
+    if not errors or wrong:
+        return wrong[-1] if wrong else _none(absent)
+    why = "; ".join([*(str(error) for error in errors), *(f"{name}: {error}" for name, error in absent.items())])
+    cure = f"put what was below {KEYS} back from any copy of a target, it is the same on all; without it no key opens"
+    if absent:
+        cure = f"bring {' or '.join(absent)} back, or {cure}"
+    if damaged:
+        return Damage("no target's key slots can be read", where=KEYS, why=why, cure=cure)
+    return SlotsGone("no target has a key slot", where=KEYS, why=why, cure=cure)
 
 
 def _remember(pins: Pins, ring: Ring, descriptors: Mapping[str, Descriptor]) -> None:
@@ -162,9 +178,8 @@ def _remember(pins: Pins, ring: Ring, descriptors: Mapping[str, Descriptor]) -> 
 def _none(absent: Mapping[str, Problem]) -> Problem:
     if len(absent) == 1:
         return next(iter(absent.values()))
-    damaged = bool(absent) and all(isinstance(error, Damage) for error in absent.values())
-    return (Damage if damaged else Unreachable)(
-        "no target can be used",
-        why="; ".join(f"{name}: {error}" for name, error in absent.items()) or "none is configured",
-        cure="`drkit check` tries each of them",
-    )
+    why = "; ".join(f"{name}: {error}" for name, error in absent.items()) or "none is configured"
+    if absent and all(isinstance(error, Damage) for error in absent.values()):
+        first = next(iter(absent.values()))
+        return Damage(f"no target can be used: {first.what}", where=", ".join(absent), why=why, cure=first.cure)
+    return Unreachable("no target can be used", why=why, cure="`drkit check` tries each of them")

@@ -87,13 +87,15 @@ class Sources:
     def _give_up(self, key: Key, failures: Sequence[tuple[Target, Problem]]) -> DrkitError:
         why = "; ".join(f"{target.name}: {error}" for target, error in failures) or "no target may be read"
         if any(isinstance(error, Damage | Damaged) for _, error in failures):
-            cure = "`drkit verify --repair` heals it from any sound copy; restore from an earlier backup meanwhile"
+            cure = "is there a sound copy anywhere? the object is the same on every target: put it in place by hand"
+            cure += "; or choose an earlier backup or point: `drkit list`, `drkit windows`"
             return Damage("no target has a sound copy of an object", where=key, why=why, cure=cure)
         if failures and all(isinstance(error, NotFound) for _, error in failures):
             if self._expired(key, failures[0][0]):
                 cure = "start again with a backup that `drkit list` shows as good"
                 return Missing("an object was expired during the restore", where=key, why=why, cure=cure)
-            return Missing("no target has an object that the backup needs", where=key, why=why, cure="`drkit verify`")
+            what, cure = "no target has an object that is needed", "`drkit list` shows which backups are whole"
+            return Missing(what, where=key, why=why, cure=cure)
         cure = "`drkit check` tries each target"
         return Unreachable("no target could serve an object", where=key, why=why, cure=cure)
 

@@ -91,6 +91,14 @@ class Spool:
     def count(self, target: str) -> int:
         return len(_names(self._debts / target))
 
+    def idents(self, target: str) -> list[str]:
+        """What tells the debts to a target apart; sorted."""
+        return _names(self._debts / target)
+
+    def debt(self, target: str, ident: str) -> Debt | None:
+        """None where it is paid. Raises Damage."""
+        return self._read(self._debts / target / ident)
+
     def debts(self, target: str) -> Iterator[Debt]:
         """By file name: the oldest WAL of a timeline first. Read one by one, as they are asked for."""
         for name in _names(self._debts / target):

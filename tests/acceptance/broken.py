@@ -33,9 +33,9 @@ class Copy:
         """Where a restore shall go; not there yet."""
         return self.root / "destination"
 
-    def objects(self, pattern: str) -> list[Path]:
-        """Stored objects on both targets by a glob below each target's root; at least one."""
-        found = sorted(p for name in "ab" for p in (self.root / name).glob(pattern.format(**self.words)) if p.is_file())
+    def objects(self, pattern: str, on: str = "ab") -> list[Path]:
+        """Stored objects on the targets by a glob below each target's root; at least one."""
+        found = sorted(p for name in on for p in (self.root / name).glob(pattern.format(**self.words)) if p.is_file())
         assert found, pattern
         return found
 
@@ -62,11 +62,11 @@ def lose(pattern: str) -> Callable[[Copy], None]:
     return change
 
 
-def flip(pattern: str, at: float = 0.5) -> Callable[[Copy], None]:
-    """Flip one bit in the objects, at this part of their length, on both targets."""
+def flip(pattern: str, at: float = 0.5, on: str = "ab") -> Callable[[Copy], None]:
+    """Flip one bit in the objects, at this part of their length; on: the targets, both unless told."""
 
     def change(copy: Copy) -> None:
-        for path in copy.objects(pattern):
+        for path in copy.objects(pattern, on):
             data = bytearray(path.read_bytes())
             data[int(len(data) * at)] ^= 4
             path.write_bytes(data)

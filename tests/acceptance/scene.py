@@ -100,9 +100,9 @@ workers = 2
         assert last["schema"] == "drkit.error/1", done.stderr
         return done.returncode, last["error"]
 
-    def states(self, config: Path | None = None) -> dict[str, dict[str, str]]:
+    def states(self, config: Path | None = None, code: int = 0) -> dict[str, dict[str, str]]:
         """Backup id -> target -> state, as `drkit list` shows them."""
-        rows = self.answer("list", config=config)["backups"]
+        rows = self.answer("list", config=config, code=code)["backups"]
         return {row["id"]: {t["name"]: t["state"] for t in row["targets"]} for row in rows}
 
     def wal_status(self) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,11 +117,16 @@ CASES = [
     Case("backup-unknown", "restore --backup 2020", 5, "missing", ("2020", "drkit list")),
     Case("show-unknown", "show main 2020", 5, "missing", ("2020", "drkit list")),
     Case("target-unknown", "restore --from nowhere", 2, "usage", ("nowhere", "a, b")),
+    Case("into-empty", "restore --into ''", 2, "usage", ("--into", "empty")),
+    Case("backup-empty", "restore --backup ''", 2, "usage", ("--backup", "empty")),
     Case("two-points", "restore --to latest --to-xid 5", 2, "usage", ("one point",)),
     # keys
     Case("key-wrong", "restore", 8, "key", ("key",), lambda copy: _other_key(copy)),
     Case("key-missing", "restore", 8, "key", ("master.key",), lambda copy: copy.key.unlink()),
-    Case("key-garbled", "restore", 8, "key", ("master.key",), lambda copy: _garble(copy.key)),
+    Case("key-empty", "restore", 3, "config", ("master.key", "empty"), lambda copy: _rewrite(copy.key, "")),
+    Case("key-open-to-all", "restore", 3, "config", ("master.key", "0644"), lambda copy: copy.key.chmod(0o644)),
+    Case("key-unreadable", "restore", 3, "config", ("master.key", "denied"), lambda copy: copy.key.chmod(0)),
+    Case("key-garbled", "restore", 8, "key", ("master.key",), lambda copy: _rewrite(copy.key, "drkit is a program\n")),
     # destinations
     Case("running-server", "restore --into {data}", 4, "refused", ("postmaster.pid", "{data}", "stop")),
     Case("running-server-delta", "restore --delta --into {data}", 4, "refused", ("postmaster.pid", "{data}")),
@@ -143,7 +149,9 @@ CASES = [
     ),
     Case("from-unmounted", "restore --from b", 7, "not-this-target", ("no repository", "mounted"), unmount("b")),
     # damage, on both targets
-    Case("slot-flipped", "list", 8, "key", ("opens no slot", "master.key"), flip("repository")),
+    Case("descriptor-flipped", "list", 9, "damage", ("descriptor is damaged", "a: ", "b: "), flip("repository")),
+    Case("slot-flipped", "list", 9, "damage", ("key slot is damaged", "keys/"), flip("keys/*/*")),
+    Case("slots-gone", "list", 8, "key", ("no target has a key slot", "any copy"), lose("keys/*/*")),
     Case("repository-truncated", "restore", 9, "damage", ("repository",), truncate("repository")),
     Case("manifest-flipped", "restore", 9, "damage", ("manifest",), flip("clusters/*/manifests/*", 0.9)),
     Case("manifest-head-flipped", "restore", 9, "damage", ("manifest",), flip("clusters/*/manifests/*", 0.1)),
@@ -161,15 +169,15 @@ def _other_key(copy: Copy) -> None:
     assert text == copy.config.read_text() and copy.key.exists()
 
 
-def _garble(path: Path) -> None:
-    path.write_text("drkit is a program\n")
+def _rewrite(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_one_clear_error_and_nothing_is_touched(past: Past, case: Case) -> None:
     copy = copy_of(past.scene, f"case-{case.name}", past.words)
     case.break_(copy)
-    line = [word.format(**copy.words) for word in case.line.split()]
+    line = [word.format(**copy.words) for word in shlex.split(case.line)]
     if line[0] == "restore" and "--into" not in line:
         line += ["--into", str(copy.destination)]
     watched = [copy.root / "a", copy.root / "b", copy.destination]

@@ -73,6 +73,9 @@ def test_version() -> None:
     done = drkit("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("drkit ")
+    number = done.stdout.split()[1]
+    for words in (["--version", "--json"], ["--json", "--version"]):
+        assert json.loads(drkit(*words).stdout) == {"schema": "drkit.version/1", "version": number}
 
 
 @pytest.mark.parametrize(

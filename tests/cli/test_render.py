@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from drkit.cli.context import Context
-from drkit.cli.progress import Bars, Plain, shown
+from drkit.cli.progress import Bars, Plain, pace, shown
 from drkit.cli.render import answer_json, table, use_color
 from drkit.core.progress import Event, Silent
 from tests.core.clocks import HandClock
@@ -69,6 +69,37 @@ def test_progress_in_a_pipe_is_a_line_every_few_seconds() -> None:
     assert len(lines) == 3
     assert "phase=copy done_bytes=500 total_bytes=1000 rate=100B/s eta=5s" in lines[1]
     assert lines[2].endswith('message="all there" finished=true')
+
+
+@pytest.mark.parametrize(
+    ("event", "elapsed_s", "rate", "eta_s"),
+    [
+        (Event("copy", 24 << 20, 24 << 20, finished=True), 0.05, None, None),
+        (Event("copy", 3000, 9000), 0.9, None, None),
+        (Event("copy", 3000, 9000), 1.0, 3000, 2),
+        (Event("copy", 0, 9000), 60, None, None),
+        (Event("copy", 8, 100 << 20), 5, 1.6, None),
+        (Event("copy", 1 << 20, 11 << 30), 2, 1 << 19, 22526),
+        (Event("copy", 9000, 9000, finished=True), 3, 3000, None),
+        (Event("copy", 9000), 3, 3000, None),
+        (Event("copy", 12000, 9000), 3, 4000, 0),
+    ],
+)
+def test_a_rate_rests_on_a_second_and_a_forecast_on_some_bytes(
+    event: Event, elapsed_s: float, rate: float | None, eta_s: float | None
+) -> None:
+    assert pace(event, elapsed_s) == (rate, eta_s)
+
+
+def test_a_phase_of_milliseconds_has_no_rate_in_its_lines() -> None:
+    for as_json in (False, True):
+        stream, clock = io.StringIO(), HandClock()
+        plain = Plain(stream, clock, as_json=as_json)
+        plain.emit(Event("copy", 0, 1 << 30))
+        clock.advance(0.004)
+        plain.emit(Event("copy", 1 << 30, 1 << 30, finished=True))
+        last = stream.getvalue().splitlines()[-1]
+        assert json.loads(last)["bytes_per_s"] is None if as_json else "rate" not in last
 
 
 def test_progress_as_json_lines() -> None:

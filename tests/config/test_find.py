@@ -41,6 +41,34 @@ def test_a_local_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     assert find(local, {}, tmp_path) == local, "named on purpose it is taken"
 
 
+def test_a_local_link_that_leads_nowhere_is_told_and_not_replaced(tmp_path: Path) -> None:
+    system = tmp_path / "etc.toml"
+    system.touch(mode=0o600)
+    (tmp_path / "drkit.toml").symlink_to("gone.toml")
+    with pytest.raises(ConfigError, match="a link that leads to no file"):
+        find(None, {}, tmp_path, system_file=system)
+    (tmp_path / "gone.toml").touch(mode=0o600)
+    assert find(None, {}, tmp_path, system_file=system) == tmp_path / "drkit.toml"
+    (tmp_path / "gone.toml").chmod(0o602)
+    with pytest.raises(ConfigError, match="others may write"):
+        find(None, {}, tmp_path, system_file=system)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_folder_that_may_not_be_entered_is_no_defect(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"  # below folders that pytest made for itself alone
+    closed.mkdir(mode=0o700)
+    (closed / "a.toml").touch(mode=0o600)
+    os.seteuid(65534)
+    try:
+        for explicit, system in ((closed / "a.toml", Path("/none")), (None, closed / "a.toml")):
+            with pytest.raises(ConfigError, match="Permission denied") as caught:
+                find(explicit, {}, Path("/"), system_file=system)
+            assert str(closed) in caught.value.where and caught.value.cure
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 @pytest.mark.parametrize("through_link", [False, True])
 def test_a_local_file_of_another_user_is_refused(tmp_path: Path, through_link: bool) -> None:

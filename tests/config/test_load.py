@@ -117,9 +117,53 @@ def test_a_wrong_variable_is_named(tmp_path: Path, name: str, value: str, told: 
     assert told in refused(tmp_path, env={name: value})
 
 
-def test_two_targets_are_not_one_place(tmp_path: Path) -> None:
-    second = '\n[target.again]\nurl = "file:///backup/orders/"\nsite = "x"\n'
-    assert "the same place" in refused(tmp_path, TEXT + second)
+@pytest.mark.parametrize(
+    ("url", "endpoint", "told"),
+    [
+        ("file:///backup/orders/", "", "'local' and 'again' are the same place"),
+        ("file:///backup/./x/../orders", "", "the same place"),
+        ("file:////backup//orders", "", "the same place"),
+        ("file:///backup/%6Frders", "", "the same place"),
+        ("file:///backup/orders/deep/er", "", "'again' (file:///backup/orders/deep/er) lies inside target 'local'"),
+        ("file:///backup", "", "'local' (file:///backup/orders) lies inside target 'again'"),
+        ("s3://orders-vault/prod/", "https://s3.dub.example/", "the same place"),
+        ("s3://orders-vault/prod", "https://S3.dub.example:443", "the same place"),
+        ("s3://orders-vault/prod/more", "https://s3.dub.example", "lies inside target 'vault-2'"),
+        ("s3://orders-vault", "https://s3.dub.example", "lies inside target 'again'"),
+        ("file:///var/lib/postgresql/18/main/backup", "", "inside the data folder of cluster 'orders'"),
+        ("file:///var/lib/postgresql/18/main", "", "inside the data folder of cluster 'orders'"),
+        ("file:///var/lib", "", "the data folder of cluster 'orders', /var/lib/postgresql/18/main, lies inside target"),
+    ],
+)
+def test_two_places_that_are_one_or_nested_are_refused(tmp_path: Path, url: str, endpoint: str, told: str) -> None:
+    second = f'\n[target.again]\nurl = "{url}"\nsite = "x"\n'
+    if endpoint:
+        second += f'endpoint = "{endpoint}"\n'
+    assert told in refused(tmp_path, TEXT + second)
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        ("file:///backup/orders2", ""),
+        ("s3://orders-vault/prod", ""),
+        ("s3://orders-vault/prod", "https://s3.dub.example:8443"),
+        ("s3://orders-vault/prod2", "https://s3.dub.example"),
+        ("s3://orders-vault-2/prod", "https://s3.dub.example"),
+        ("file:///var/lib/postgresql/18/main-backup", ""),
+    ],
+)
+def test_places_that_only_look_alike_are_two(tmp_path: Path, url: str, endpoint: str) -> None:
+    second = f'\n[target.again]\nurl = "{url}"\nsite = "x"\n'
+    if endpoint:
+        second += f'endpoint = "{endpoint}"\n'
+    assert len(loaded(tmp_path, TEXT + second).config.target) == 3
+
+
+def test_one_bucket_of_aws_has_many_endpoints(tmp_path: Path) -> None:
+    second = '\n[target.one]\nurl = "s3://b/p"\nsite = "x"\n'
+    third = '\n[target.two]\nurl = "s3://b/p"\nsite = "x"\nendpoint = "https://s3.eu-west-1.amazonaws.com"\n'
+    assert "the same place" in refused(tmp_path, TEXT + second + third)
 
 
 def test_without_targets(tmp_path: Path) -> None:

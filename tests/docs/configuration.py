@@ -7,6 +7,8 @@ itself does not pay for them.
 from __future__ import annotations
 
 import ast
+import inspect
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +67,7 @@ name the file, the key and what is allowed. `drkit policy explain` prints every 
 ```toml
 {EXAMPLE}```
 
-What version 0.1 checks and explains, but does not act on yet: `[retention]`, `[[schedule]]`, `immutable`, `staging`
+What version 0.1 checks and explains, but does not act on yet: `[retention]`, `immutable`, `staging`
 and `[daemon] socket`.
 
 ## The environment
@@ -93,6 +95,8 @@ _TYPES = {
     "Rate": "rate",
     "TargetUrl": "`file:///FOLDER`, `s3://BUCKET` or `s3://BUCKET/PREFIX`",
     "Endpoint": "`https://HOST` or `http://HOST:PORT`",
+    "LoopbackAddress": "`127.0.0.1:PORT`, `[::1]:PORT`",
+    "Webhook": "`https://HOST/PATH`",
     "ZoneName": "a zone's name: `Europe/Berlin`",
     "Cron": "five fields: `0 1 * * *`",
     "CopyRule": ALLOWED,
@@ -169,7 +173,7 @@ def default_text(value: object) -> str:
 
 def written_in(section: type[BaseModel]) -> dict[str, tuple[ast.expr, str]]:
     """Annotation and meaning of each key, from the model's source."""
-    tree = ast.parse(Path(model.__file__).read_text())
+    tree = ast.parse(inspect.getsource(sys.modules[section.__module__]))
     (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == section.__name__)
     keys: dict[str, tuple[ast.expr, str]] = {}
     for node, following in zip(found.body, [*found.body[1:], None], strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,15 @@ from typing import Any
 import pytest
 
 from drills.demo.report import Report
+from drkit.cli.app import main
 from drkit.cli.progress import Plain
+from drkit.core.cancel import CancelToken
 from drkit.core.clock import SystemClock
+from drkit.core.log import NoLog
 from drkit.core.progress import Event
+from drkit.daemon.channels import Command
+from drkit.daemon.notify import Notifier, NotifyTerms
+from drkit.daemon.outbox import Outbox
 from tests.cli.promises import Promise, kept_promise
 from tests.docs.json_page import Member, differences, read_page
 
@@ -56,6 +63,8 @@ def agree(page: dict[str, Member], answer: dict[str, Any], schema: str) -> None:
     [
         ("drkit.init/1", ["init"]),
         ("drkit.check/1", ["check"]),
+        ("drkit.check.liveness/1", ["check", "--liveness"]),
+        ("drkit.status/1", ["status"]),
         ("drkit.key.list/1", ["key", "list"]),
         ("drkit.key.new/1", ["key", "new", "{root}/another.key"]),
         ("drkit.backup/1", ["backup", "--label", "again"]),
@@ -88,10 +97,42 @@ def test_a_push(world: Promise, page: dict[str, Member]) -> None:
     agree(page, json.loads(text), "drkit.wal.push/1")
 
 
+@pytest.mark.real
+def test_a_segment_that_is_there_and_one_that_is_not(world: Promise, page: dict[str, Member]) -> None:
+    name, dest = world.wal_is_archived(), world.server.root / "fetched"
+    code, text = world.drkit("wal", "get", name, dest, "--json")
+    agree(page, json.loads(text), "drkit.wal.get/1")
+    found = json.loads(text)
+    assert (code, found["found"], found["size_bytes"]) == (0, True, dest.stat().st_size)
+    assert found["source"] in ("local", "vault")
+    none = f"{name[:-2]}EE"
+    code, text = world.drkit("wal", "get", none, dest, "--json", "--absent-exit", "44")
+    agree(page, json.loads(text), "drkit.wal.get/1")
+    assert (code, json.loads(text)["found"], json.loads(text)["file"]) == (44, False, none)
+    assert world.drkit("wal", "get", none, dest, "--json")[0] == 126
+
+
+def test_the_version(page: dict[str, Member], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version", "--json"]) == 0
+    agree(page, json.loads(capsys.readouterr().out), "drkit.version/1")
+
+
 def test_progress(page: dict[str, Member]) -> None:
     stream = StringIO()
     Plain(stream, SystemClock(), as_json=True).emit(Event("copying", 1, 2))
     agree(page, json.loads(stream.getvalue()), "drkit.progress/1")
+
+
+def test_an_event(page: dict[str, Member], tmp_path: Path) -> None:
+    token = CancelToken()
+    terms = NotifyTerms("warn", timedelta(hours=1), "db1", "/etc/drkit/drkit.toml")
+    part = Notifier([Command(["/bin/false"], 5, {})], tmp_path, terms, SystemClock(), NoLog(), lambda: "1")
+    part.tell("backup.failed", "error", "orders", "no space", bell="backup.orders.1", exit=1)
+    token.cancel()
+    part.run(token)
+    waiting = Outbox(tmp_path, "command").first()
+    assert waiting is not None
+    agree(page, dict(waiting.value), "drkit.event/1")
 
 
 def test_the_demo(page: dict[str, Member]) -> None:

@@ -87,6 +87,7 @@ def test_unlogged_relations_keep_their_init_fork_only() -> None:
         ("", "recovery.signal", True),
         ("", "drkit.recovery.json", True),
         ("", "drkit.recovery-events", True),
+        ("", "drkit.pg_control", True),
         ("", "standby.signal", True),
         ("", "postgresql.auto.conf.tmp", True),
         ("", "current_logfiles.tmp", True),

@@ -30,9 +30,15 @@ def world() -> Iterator[BackupWorld]:
         server.close()
 
 
-def read(world: BackupWorld, key: str, *folder: Path) -> bytes:
-    words: list[str | Path] = [sys.executable, "-I", READER, world.key_file, world.folders["b"], key, *folder]
+def read(world: BackupWorld, key: str) -> bytes:
+    words: list[str | Path] = [sys.executable, "-I", READER, world.key_file, world.folders["b"], key]
     return subprocess.run(words, capture_output=True, check=True).stdout
+
+
+def extract(world: BackupWorld, manifest: str, folder: Path) -> None:
+    words: list[str | Path] = [sys.executable, "-m", "tests.format.extract"]
+    words += [world.key_file, world.folders["b"], manifest, folder]
+    subprocess.run(words, capture_output=True, check=True, cwd=READER.parents[2])
 
 
 def test_a_backup_and_its_wal_are_read_without_drkit(world: BackupWorld, tmp_path: Path) -> None:
@@ -49,19 +55,27 @@ def test_a_backup_and_its_wal_are_read_without_drkit(world: BackupWorld, tmp_pat
     summary = world.manifest(answer["id"]).summary
     server.stop()
 
-    read(world, layout.manifest(run), tmp_path)
+    extract(world, layout.manifest(run), tmp_path)
 
     for name in [*names, "PG_VERSION", "base/1/PG_VERSION", "postgresql.conf"]:
         assert (tmp_path / name).read_bytes() == (server.data / name).read_bytes(), name
     assert (server.data / names[0]).resolve().is_relative_to(space)
     assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == summary.files
     wal = read(world, layout.wal(summary.start_wal))
+    assert read(world, layout.manifest(run)).startswith(b'{"'), "the manifest's head"
+    packs = [path.relative_to(world.folders["b"]) for path in world.folders["b"].rglob("packs/*/*")]
+    assert packs and sum(len(read(world, str(pack))) for pack in packs[:3]) > 0
     assert wal == (server.data / "pg_wal" / summary.start_wal).read_bytes() and len(wal) == summary.segment_bytes
 
 
-def test_the_reader_is_short_and_knows_nothing_of_drkit() -> None:
-    lines = [line.split("#")[0].rstrip() for line in READER.read_text().split('"""')[2].splitlines()]
-    code = [line for line in lines if line]
-    imports = [line for line in code if line.startswith(("import ", "from "))]
-    assert not [line for line in imports if "drkit" in line or "storage_backends" in line or "blake3" in line]
-    assert len(code) - len(imports) <= 60
+@pytest.mark.parametrize("name", ["reader.py", "extract.py"])
+def test_the_reader_knows_nothing_of_drkit(name: str) -> None:
+    lines = READER.with_name(name).read_text().splitlines()
+    imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
+    roots = {module.split(".")[0] for module in imported - {"tests.format.reader"}}
+    assert roots <= {*sys.stdlib_module_names, "cryptography", "zstandard"}
+
+
+def test_the_reader_is_short() -> None:
+    code = [line for line in READER.read_text().split('"""')[2].splitlines() if line.split("#")[0].strip()]
+    assert len(code) <= 40

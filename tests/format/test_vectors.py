@@ -41,7 +41,6 @@ def test_every_kind_that_is_written_has_a_vector(published: Any) -> None:
         Kind.SLICE,
         Kind.SUMMARY,
         Kind.EVIDENCE,
-        Kind.REPORT,
         Kind.CANARY,
         Kind.RETIREMENT,
         Kind.BINDING,
@@ -90,7 +89,7 @@ def test_a_reader_that_knows_nothing_of_drkit_opens_them(published: Any, tmp_pat
     for key in published["objects"]:
         (tmp_path / "target" / key).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "target" / key).write_bytes(stored(published, key))
-    wanted = (Kind.WAL, Kind.HISTORY, Kind.QUARANTINE, Kind.TOMBSTONE, Kind.MAP)
+    wanted = (Kind.WAL, Kind.HISTORY, Kind.QUARANTINE, Kind.TOMBSTONE, Kind.MAP, Kind.PACK, Kind.MANIFEST)
     for key, found in published["objects"].items():
         if parse_header(stored(published, key), key).kind in wanted:
             done = subprocess.run(

@@ -8,6 +8,7 @@ Everything random is drawn from a seeded generator, so that the same code makes 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 from io import BytesIO
@@ -19,15 +20,17 @@ from drkit.crypto.container import DataKey, open_object, parse_header, parse_ope
 from drkit.crypto.keys import Ring, format_key_file
 from drkit.crypto.slots import Secret, seal_slot
 from drkit.repository.identity import found
-from drkit.repository.layout import Kind
+from drkit.repository.layout import Kind, RunId
 from drkit.repository.leases import Lease, LeaseTerms, Verdict, decide, entomb
+from drkit.repository.reports import Note, keep
+from drkit.repository.repository import Repository
 from drkit.repository.target import Target
 from drkit.repository.wal import pack, seal
 from storage_backends.api import Key
 from storage_backends.memory import MemoryBackend
 from tests.core.clocks import HandClock
 from tests.crypto.rings import seeded
-from tests.repository.samples import AT, LAYOUT, SECRET, target
+from tests.repository.samples import AT, LAYOUT, SECRET, SYSTEM, target
 from tests.repository.samples import sample as backup
 
 WORDS = Secret("passphrase", b"correct horse battery staple", "a passphrase")
@@ -54,6 +57,7 @@ def objects() -> tuple[Ring, dict[str, bytes]]:
         ring=ring, data_key=data_key, clock=clock, entropy=seeded(8),
     )  # fmt: skip
     entomb(where, LAYOUT, [made.key], "an example", data_key=data_key, clock=clock, entropy=seeded(9))
+    _report(where, Repository(ring, [where], {}, DataKey(ring, seeded(10))), clock)
     return ring, {info.key: where.read(info.key) for info in where.backend.list()}
 
 
@@ -67,6 +71,15 @@ def _archive(where: Target, ring: Ring) -> None:
     ):
         blob = seal(ring, packed, key, kind, met)
         where.write(key, blob.parts, blob.size_bytes)
+
+
+def _report(where: Target, repository: Repository, clock: Clock) -> None:
+    """Of a drill: two of its files are enough to see how they are stored."""
+    ident = RunId.new(clock.now(), seeded(11)(4))
+    before = hashlib.sha256(b"the report before").hexdigest()
+    note = Note(str(ident), SYSTEM, clock.now(), "region-loss", "D09", "orders", "pass", before)
+    files = {"report.json": '{"schema": "drkit.drill.report/1"}\n', "report.txt": "PASSED\n" * 20}
+    assert keep(repository, note, files, entropy=seeded(12)).targets == (where.name,)
 
 
 def contents(ring: Ring, key: str, data: bytes) -> list[dict[str, object]]:

@@ -15,7 +15,7 @@ import pytest
 from drkit.pipeline.digests import extent_digest, file_digest
 from drkit.repository.layout import Kind
 from drkit.repository.manifest import FILE, Entry, Manifest
-from tests.jobs.backup_world import BackupWorld, load
+from tests.jobs.backup_world import PROGRAMS, BackupWorld, load
 from tests.real.postgres import MakeServer, Server, give, new_server, require
 
 pytestmark = pytest.mark.real
@@ -303,6 +303,32 @@ def test_a_folder_of_another_cluster_is_refused_before_anything_is_touched(pg15:
         assert done.returncode == 4, done.stderr
         assert "another cluster" in done.stderr and "system identifier" in done.stderr
         assert objects(world) == before
+    finally:
+        other.close()
+
+
+def test_another_server_under_a_known_name_is_refused_until_its_name_is_given_up(pg15: Server) -> None:
+    """A restored copy, a wrong port, a new initdb: its backups would stand in one row with the old server's."""
+    world = BackupWorld(pg15)
+    world.start()
+    world.backup()
+    other = new_server(15)
+    try:
+        world.write_config(data_dir=other.data, connection=other.conninfo())
+        other.set(archive_mode="on", archive_command=f"{PROGRAMS}/drkit-wal push --config {world.config} %p")
+        other.start()
+        before = objects(world)
+
+        done = world.drkit("--json", "backup", check=False)
+
+        error = json.loads(done.stderr.splitlines()[-1])["error"]
+        assert (done.returncode, error["code"]) == (6, "conflict"), done.stderr
+        assert "'orders'" in error["what"] and "system identifier" in error["why"]
+        pinned = world.spool / "systems" / "orders"
+        assert f"rm {pinned}" in error["cure"], "the way for an upgrade"
+        assert objects(world) == before
+        pinned.unlink()
+        assert states(world.backup()) == {"a": "good", "b": "good"}
     finally:
         other.close()
 

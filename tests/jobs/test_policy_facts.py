@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from drkit.core.cancel import CancelToken
+from drkit.core.log import StreamLog
+from drkit.core.progress import Silent
+from drkit.crypto.container import DataKey
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.timeline import Timeline
+from drkit.jobs.means import Means
 from drkit.jobs.policy_facts import (
     Declared,
     PolicyOrder,
@@ -20,6 +26,7 @@ from drkit.jobs.policy_facts import (
     exposure,
     forecast,
     gather,
+    last_passed,
     nothing_answers,
     oldest_unarchived,
     scan_of,
@@ -30,11 +37,17 @@ from drkit.jobs.rates import Rates
 from drkit.jobs.windows import Gap, Window
 from drkit.repository.catalogue import Backup, Catalogue, Standing, State
 from drkit.repository.layout import RunId
+from drkit.repository.reports import Note, keep
+from drkit.repository.repository import Repository
 from policies import decision
 from policies.facts import Evidence, Grade, Terms
 from policies.objectives import Promises
 from policies.rule import Rule
-from tests.repository.samples import LAYOUT, sample_head, sample_summary
+from storage_backends.faulty import Faulty
+from storage_backends.memory import MemoryBackend
+from tests.core.clocks import HandClock
+from tests.crypto.rings import ring, seeded
+from tests.repository.samples import LAYOUT, sample_head, sample_summary, target
 
 NOW = datetime(2026, 7, 1, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -83,6 +96,25 @@ def test_a_gap_splits_a_window_and_what_lies_in_it_is_not_claimed() -> None:
 def test_an_end_that_nobody_found_is_that_of_the_last_backup() -> None:
     (span,) = spans(window("a", at=None, backups=("one",)), {"one": NOW - HOUR}, SEEN)
     assert (span.start, span.end) == (NOW - HOUR, NOW - HOUR)
+
+
+def test_what_a_wrong_clock_dated_in_the_future_proves_no_age_and_no_instant() -> None:
+    """Ten years ahead it would keep every promise of an age for ten years."""
+    true, wrong = backup(1, ago=5 * HOUR), backup(2, ago=-timedelta(days=3650))
+    names = (true.summary.backup, wrong.summary.backup)
+    held = stored([true, wrong], window("a", backups=names, at=2 * HOUR))
+    facts = gather(order("a", promises=Promises(max_backup_age=4 * HOUR)), WELL, held, NOW)
+    assert facts.objectives.backup_at == NOW - 5 * HOUR
+    (span,) = facts.situation.targets[0].windows or ()
+    assert (span.start, span.end) == (NOW - 5 * HOUR, NOW - 2 * HOUR)
+    assert [b.promise for b in judge(facts, Promises(max_backup_age=4 * HOUR)).breaches] == ["max_backup_age"]
+    alone = gather(order("a"), WELL, stored([wrong], window("a", backups=names[1:], at=-HOUR)), NOW)
+    assert alone.objectives.backup_at is None and alone.situation.targets[0].windows == ()
+
+
+def test_two_hosts_clocks_may_be_a_little_apart() -> None:
+    held = stored([backup(1, ago=-timedelta(seconds=20))], window("a"))
+    assert gather(order("a"), WELL, held, NOW).objectives.backup_at == NOW + timedelta(seconds=20)
 
 
 def test_a_page_scan() -> None:
@@ -184,3 +216,41 @@ def test_what_is_not_measured_is_unknown_beside_a_rule_that_is_kept() -> None:
     assert states == {"copies": "kept", "media": "kept", "offsite": "kept", "immutable": "unknown", "errors": "unknown"}
     assert found.state is decision.State.UNKNOWN
     assert found.report.newest == NOW - MINUTE
+
+
+def reported(number: int, verdict: str, *, at: datetime, cluster: str = "orders") -> tuple[Note, dict[str, str]]:
+    ident = str(RunId(number, bytes(4)))
+    return Note(ident, LAYOUT.system_identifier, at, "region-loss", "D09", cluster, verdict), {"report.json": ident}
+
+
+def test_only_a_drill_that_passed_counts() -> None:
+    """Not one that failed later, not another cluster's, not one from the future; and none where nothing answers."""
+    where = Faulty(MemoryBackend("a"))
+    repository = Repository(ring(), [target("a", where)], {}, DataKey(ring(), seeded(1)))
+    clock = HandClock()
+    stub = StreamLog(StringIO(), run_id="", clock=clock)
+    means = Means(repository, clock, seeded(2), CancelToken(clock=clock), Silent(), stub)
+    system = LAYOUT.system_identifier
+    assert last_passed("orders", system, means) is None
+    past = (
+        ("pass", 9, "orders"),
+        ("pass", 5, "orders"),
+        ("fail", 4, "orders"),
+        ("pass", 3, "others"),
+        ("pass", -9, "orders"),
+    )
+    for number, (verdict, hours, cluster) in enumerate(past):
+        note, files = reported(number, verdict, at=clock.now() - hours * HOUR, cluster=cluster)
+        assert keep(repository, note, files, entropy=seeded(number)).targets == ("a",)
+    assert last_passed("orders", system, means) == clock.now() - 5 * HOUR
+    assert last_passed("orders", system + 1, means) is None
+    where.add("list:503*")
+    assert last_passed("orders", system, means) is None
+
+
+def test_the_age_of_the_last_drill_is_judged() -> None:
+    promised = Promises(max_drill_age=24 * HOUR)
+    for ago, kept in ((23 * HOUR, True), (25 * HOUR, False)):
+        held = replace(stored([]), drilled_at=NOW - ago)
+        found = judge(gather(order("a"), WELL, held, NOW), promised)
+        assert ("max_drill_age" not in [breach.promise for breach in found.breaches]) is kept

@@ -29,15 +29,18 @@ BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 NOW = BEGAN + timedelta(days=30)
 
 
+RUNS = {number: RunId(1_770_000_000 + number, bytes(4)) for number in range(20)}
+
+
 def moment(segment: float) -> datetime:
     """One segment an hour."""
     return BEGAN + timedelta(hours=segment)
 
 
-def backup(number: int, *, timeline: int = 1, good: Sequence[str] = ("a", "b")) -> Backup:
+def backup(number: int, *, timeline: int = 1, good: Sequence[str] = ("a", "b"), bad: State = State.PENDING) -> Backup:
     """Starts in segment `number` at its 1/4, stops in the same at its half."""
     summary = replace(
-        sample_summary(RunId(1_770_000_000 + number, bytes(4))),
+        sample_summary(RUNS[number]),
         timeline=timeline,
         start_lsn=str(Lsn(number * SEGMENT + SEGMENT // 4)),
         stop_lsn=str(Lsn(number * SEGMENT + SEGMENT // 2)),
@@ -45,7 +48,7 @@ def backup(number: int, *, timeline: int = 1, good: Sequence[str] = ("a", "b")) 
         started_at=(moment(number + 0.25)).isoformat(),
         stopped_at=(moment(number + 0.5)).isoformat(),
     )
-    standings = {name: Standing(State.GOOD if name in good else State.PENDING) for name in ("a", "b")}
+    standings = {name: Standing(State.GOOD) if name in good else Standing(bad, "why") for name in ("a", "b")}
     return Backup(summary, sample_head(), (), standings)
 
 
@@ -176,9 +179,7 @@ def test_windows_hold_what_restore_accepts(starts: set[int], held: set[int]) -> 
     assert len(windows) <= 1
     for number in range(4 * 21):
         lsn = Lsn(number * SEGMENT // 4 + 8)
-        shown = any(
-            w.start <= lsn <= w.end and not any(gap.start < lsn < gap.end for gap in w.gaps) for w in windows
-        )
+        shown = any(w.start <= lsn <= w.end and not any(gap.start < lsn < gap.end for gap in w.gaps) for w in windows)
         accepted = isinstance(attempt(known, wish(TargetKind.LSN, lsn), look), Course)
         assert shown == accepted, lsn
     for window in windows:

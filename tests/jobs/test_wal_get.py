@@ -12,7 +12,7 @@ from drkit.core.errors import Failed, KeyMissing, Unreachable
 from drkit.core.log import Field, Level, NoLog
 from drkit.engines.postgres.wal import parse_name
 from drkit.jobs.recovery_file import RecoveryFile
-from drkit.jobs.wal_get import Answer, Claim, Found, Retry, Wanted, claim, get
+from drkit.jobs.wal_get import Answer, Claim, Found, Retry, Wanted, claim, get, into
 from drkit.repository.layout import Kind
 from drkit.repository.repository import Repository
 from drkit.repository.wal import pack, seal
@@ -65,7 +65,7 @@ def fetch(
 ) -> tuple[Found, Path]:
     dest = world.root / "RECOVERYXLOG"
     asked = replace(Wanted(parse_name(name), world.system, world.segment_bytes), **wanted)  # type: ignore[arg-type]
-    found = get(asked, dest, lambda: world.repository, recovery, world.clock, events or NoLog(), retry=Retry())
+    found = get(asked, into(dest), lambda: world.repository, recovery, world.clock, events or NoLog(), retry=Retry())
     assert dest.exists() == (found.answer is Answer.GOT)
     assert [p.name for p in world.root.iterdir() if p.name.endswith(".tmp")] == []
     return found, dest
@@ -91,7 +91,7 @@ def test_what_lies_at_the_destination_is_replaced_as_a_whole(world: World) -> No
 def test_a_destination_that_cannot_be_written_is_not_absence(world: World) -> None:
     asked = Wanted(parse_name(NAME), SYSTEM, MIB)
     with pytest.raises(Failed, match="written"):
-        get(asked, world.root / "no" / "x", lambda: world.repository, None, world.clock, NoLog(), retry=Retry())
+        get(asked, into(world.root / "no" / "x"), lambda: world.repository, None, world.clock, NoLog(), retry=Retry())
 
 
 def test_targets_are_asked_in_the_order_of_the_plan(world: World) -> None:
@@ -161,7 +161,7 @@ class Opening:
 def opened_by(opening: Opening, name: str, recovery: RecoveryFile | None = PLAN) -> Found:
     world = opening.world
     wanted = Wanted(parse_name(name), SYSTEM, MIB)
-    return get(wanted, world.root / "x", opening, recovery, world.clock, NoLog(), retry=Retry())
+    return get(wanted, into(world.root / "x"), opening, recovery, world.clock, NoLog(), retry=Retry())
 
 
 def test_row_01_a_store_that_is_down_when_it_is_opened_is_opened_again(world: World) -> None:
@@ -182,7 +182,7 @@ def test_row_01_a_target_that_was_absent_in_one_round_is_there_in_the_next(world
 
     world.backends = only_a
     wanted = Wanted(parse_name(NAME), SYSTEM, MIB)
-    found = get(wanted, world.root / "x", mounted, PLAN, world.clock, NoLog(), retry=Retry())
+    found = get(wanted, into(world.root / "x"), mounted, PLAN, world.clock, NoLog(), retry=Retry())
     assert found.answer is Answer.GOT and found.source == "a"
 
 

@@ -102,8 +102,11 @@ def test_an_object_cut_short_breaks_it_too(world: World, lost: str) -> None:
     made = sample(RING)
     made.store(world.a)
     path = world.path(world.a, next(key for key in made.objects if lost in key))
+    size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:-1])
     assert world.states(made, world.a) == {"a": BROKEN}
+    why = world.read(world.a).backup(str(made.run)).standings["a"].why
+    assert f"is truncated, {size - 1} of {size} bytes" in why and "missing" not in why
 
 
 def test_fingerprints_are_in_no_closure(world: World) -> None:

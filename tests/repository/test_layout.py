@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drkit.core.errors import UsageError
-from drkit.repository.layout import ClusterLayout, Kind, RunId
+from drkit.repository.layout import CLUSTERS, ClusterLayout, Kind, RunId, report_folder, report_key
 from storage_backends.api import key
 
 moments = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31, 23, 59, 59), timezones=st.just(UTC))
@@ -84,3 +84,10 @@ def test_data_objects_are_named_by_run_and_number(run: RunId, number: int) -> No
     layout = ClusterLayout(7)
     object_id = run.binary + number.to_bytes(4, "big")
     assert layout.data(Kind.PACK, object_id) == f"clusters/7/packs/{run}/{number:08x}"
+
+
+@given(runs, st.integers(1, 2**64 - 1))
+def test_reports_lie_beside_the_clusters(run: RunId, system: int) -> None:
+    name = report_key(system, run)
+    assert key(name) == name == f"{report_folder(system)}{run}"
+    assert not name.startswith(CLUSTERS)

@@ -12,7 +12,7 @@ from drkit.core.errors import Conflict, Damage
 from drkit.crypto.container import DataKey, open_object
 from drkit.crypto.keys import Entropy
 from drkit.repository.layout import Kind, RunId
-from drkit.repository.leases import Lease, LeaseTerms, Verdict, read_verdict, tombstones
+from drkit.repository.leases import Lease, LeaseTerms, Verdict, held, read_verdict, tombstones
 from drkit.repository.target import Target
 from storage_backends.api import Key
 from storage_backends.errors import NotFound, Unavailable
@@ -64,6 +64,19 @@ def test_a_renewal_counts_up_and_leaves_the_one_before(clock: HandClock) -> None
     held.release()
     held.release()
     assert names(where) == []
+
+
+def test_who_holds_leases_is_told_by_the_newest_epoch(clock: HandClock) -> None:
+    where = target("t", MemoryBackend())
+    assert held(where, LAYOUT, ring()) == []
+    mine = lease(where, clock)
+    clock.advance(400)
+    mine.renew()
+    (found,) = held(where, LAYOUT, ring())
+    assert (found.job, found.host, found.run, found.lasts_s) == ("backup", "db1", str(RUN), 900)
+    assert found.started_at == clock.now()
+    mine.release()
+    assert held(where, LAYOUT, ring()) == []
 
 
 def test_no_listing_that_goes_on_during_renewals_misses_a_lease(clock: HandClock) -> None:

@@ -178,6 +178,62 @@ def test_a_descriptor_that_only_claims_to_belong_is_not_used(spool: Path) -> Non
     assert set(Pins(spool).targets) == {"b"} and repository.ring == ring
 
 
+def flipped(where: Target, name: str, at: float) -> None:
+    """Exchange an object for a copy with one bit flipped, at this part of its length."""
+    data = bytearray(where.read(Key(name)))
+    data[int(len(data) * at)] ^= 4
+    where.backend.delete(Key(name))
+    where.write(Key(name), [bytes(data)], len(data))
+
+
+@pytest.mark.parametrize("at", [0.1, 0.4, 0.5, 0.6, 0.9])
+def test_a_damaged_descriptor_is_damage_wherever_the_bit_is_and_never_a_wrong_key(at: float, spool: Path) -> None:
+    _, a, b = pair()
+    opened(spool, a, b)
+    flipped(a, DESCRIPTOR, at)
+    repository = opened(spool, a, b)
+    assert isinstance(repository.absent["a"], Damage) and [t.name for t in repository.targets] == ["b"]
+    assert "descriptor is damaged" in str(repository.absent["a"])
+    flipped(b, DESCRIPTOR, at)
+    with pytest.raises(Damage, match="descriptor is damaged") as error:
+        opened(spool, a, b)
+    assert "a: " in error.value.why and "b: " in error.value.why and "its own" in error.value.cure
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.7, 0.95])
+def test_a_damaged_key_slot_is_damage_and_its_target_serves_with_the_keys_of_another(at: float, spool: Path) -> None:
+    ring, a, b = pair()
+    (slot,) = dict(slots_of(a))
+    flipped(a, slot, at)
+    repository = opened(spool, a, b)
+    assert repository.ring == ring and [t.name for t in repository.targets] == ["a", "b"]
+    flipped(b, slot, at)
+    with pytest.raises(Damage, match="key slots") as error:
+        opened(spool, a, b)
+    assert slot in error.value.why and "any copy" in error.value.cure
+
+
+def test_a_sound_slot_that_does_not_open_is_a_wrong_key_even_beside_a_damaged_one(spool: Path) -> None:
+    _, a, b = pair()
+    (slot,) = dict(slots_of(a))
+    flipped(a, slot, 0.5)
+    with pytest.raises(KeyMissing, match="opens no slot"):
+        opened(spool, a, b, secret=Secret("keyfile", b"x" * 32, "f"))
+
+
+def test_slots_that_are_gone_everywhere_are_not_promised_elsewhere(spool: Path) -> None:
+    _, a, b = pair()
+    for where in (a, b):
+        for name, _ in list(slots_of(where)):
+            where.backend.delete(Key(name))
+    with pytest.raises(KeyMissing, match="no target has a key slot") as error:
+        opened(spool, a, b)
+    assert "any copy" in error.value.cure and "bring" not in error.value.cure
+    with pytest.raises(KeyMissing) as error:
+        opened(spool, a, b, failed={"c": Unavailable("open")})
+    assert "bring c back" in error.value.cure
+
+
 def test_a_lower_epoch_than_this_host_has_seen_is_refused(spool: Path) -> None:
     ring, a, b = pair()
     second = rotated(ring)

@@ -45,6 +45,7 @@ EXCLUDED_NAMES = frozenset(
 EXCLUDED_ROOT_NAMES = frozenset(
     {
         "backup_label.old",
+        "drkit.pg_control",
         "drkit.recovery-events",
         "drkit.recovery.json",
         "recovery.signal",

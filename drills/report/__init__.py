@@ -1,0 +1,1 @@
+"""What a drill found: the report's model, and the forms in which it is told."""

@@ -1,0 +1,111 @@
+"""From the configuration to command lines, and what this version cannot do."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from drkit.cli.exits import problem
+from drkit.cli.verbs import VERBS, jobs
+from drkit.config.load import check
+from drkit.config.model import Config
+from drkit.core.errors import ConfigError
+from drkit.daemon.duties import duties, impossible, refuse_impossible
+
+_BASE = """
+[cluster.orders]
+[cluster.pay]
+[target.a]
+url = "file:///backup"
+site = "x"
+"""
+FILE = Path("/etc/drkit/drkit.toml")
+
+
+def config(schedule: str) -> Config:
+    return check(tomllib.loads(_BASE + schedule), FILE)
+
+
+def test_one_duty_for_each_cluster_and_entry() -> None:
+    found = duties(
+        config(
+            """
+            [[schedule]]
+            job = "backup"
+            cron = "0 1 * * *"
+            jitter = "30m"
+            [[schedule]]
+            job = "backup"
+            cron = "0 13 * * *"
+            cluster = "pay"
+            timezone = "Europe/Berlin"
+            deadline = "2h"
+            [[schedule]]
+            job = "drill"
+            cron = "0 9 1 * *"
+            cluster = "orders"
+            scenario = "region-loss"
+            point = "random-instant:14d"
+            deny_sites = ["fra"]
+            allow_sites = ["dub", "ams"]
+            """
+        )
+    )
+    assert [one.bell.id for one in found] == ["backup.orders.1", "backup.pay.1", "backup.pay.2", "drill.orders.1"]
+    assert found[0].words == ("backup", "orders")
+    assert (found[0].bell.jitter, found[0].deadline_s) == (timedelta(minutes=30), 86400)
+    assert (found[2].bell.zone, found[2].deadline_s) == ("Europe/Berlin", 7200)
+    words = "drill run region-loss orders --point random-instant:14d --allow-site dub --allow-site ams --deny-site fra"
+    assert " ".join(found[3].words) == words
+    assert found[3].scenario == "region-loss"
+    assert len({one.terms for one in found}) == 4
+
+
+def test_what_this_version_cannot_do_is_refused_by_name() -> None:
+    wanted = config(
+        """
+        [[schedule]]
+        job = "backup"
+        cron = "0 1 * * *"
+        [[schedule]]
+        job = "verify"
+        cron = "0 2 * * *"
+        [[schedule]]
+        job = "expire"
+        cron = "0 3 * * *"
+        """
+    )
+    with pytest.raises(ConfigError) as caught:
+        refuse_impossible(wanted, {"backup", "check"}, FILE)
+    text = str(caught.value)
+    assert "schedule[2].job = 'verify': `drkit verify` is not part of this version" in text
+    assert "schedule[3].job = 'expire'" in text
+    assert caught.value.cure == "remove the entries, or schedule one of backup, check"
+    assert problem(caught.value).exit == 3
+    refuse_impossible(wanted, {"backup", "verify", "expire"}, FILE)
+
+
+def test_a_job_is_known_as_soon_as_its_verb_is() -> None:
+    assert {"backup", "check"} <= jobs()
+    assert not {"key", "wal"} & jobs()
+    for job in ("verify", "expire", "replicate"):
+        assert (job in jobs()) == (job in VERBS)
+    drill = list(impossible(config('[[schedule]]\njob = "drill"\ncron = "0 1 * * *"\nscenario = "D09"').schedule, ()))
+    assert drill == ["schedule[1].job = 'drill': `drkit drill run` is not part of this version"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('cron = "0 25 * * *"', "'25' is no hour"),
+        ('cron = "0 0 30 2 *"', "no day that there is"),
+        ('cron = "0 1 * * *"\njitter = "2d"', "jitter is at most 1d"),
+        ('cron = "0 1 * * *"\ndeadline = "0s"', "deadline is longer than 0s"),
+    ],
+)
+def test_impossible_times_are_refused_when_loaded(line: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        config(f'[[schedule]]\njob = "backup"\n{line}')

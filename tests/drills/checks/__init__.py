@@ -1,0 +1,1 @@
+"""The oracles on real servers, sound and damaged."""
