@@ -95,6 +95,8 @@ def _open(facts: Facts) -> list[str]:
             found.append(f"check {one.check} {word}: {one.actual}")
         if one.required and one.control is Control.MISSED:
             found.append(f"check {one.check} did not notice its negative control: {one.control_text}")
+    if facts.loss is not None and facts.loss.expected and not facts.loss.kept:
+        found.append("not one row of the ledger came back: how much is lost beyond it cannot be told")
     if facts.rows is not None and facts.rows < facts.min_rows:
         found.append(f"{facts.rows} rows were acknowledged before the fault, at least {facts.min_rows} are asked for")
     if facts.rto_s is not None and facts.restored_bytes < facts.min_bytes:

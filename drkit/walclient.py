@@ -116,12 +116,10 @@ def _get(name: str, dest: str, options: dict[str, str]) -> int:
     if _take(name, dest):
         _prefetch(name, options)
         return 0
-    system = _system()
-    daemon = _connect(options, _config_to_get(options)) if system else None
-    if daemon is not None:
-        status, text = _fetch(daemon, system, name, dest)
+    status, text = _ask_for(name, dest, options)
+    if status:
         if status != "ok":
-            _complain(f"{name} is {status}: {text}" if status == "absent" else f"{name}: {text}", "get")
+            _complain(f"{name} is absent: {text}" if status == "absent" else f"{name}: {text}", "get")
         return 0 if status == "ok" else absent if status == "absent" else DOUBT
     flag = ["--absent-exit", str(absent)] if "--absent-exit" in options else []
     code = _run(["--config", _config_to_get(options), "wal", "get", *flag, "--", name, dest])
@@ -180,7 +178,10 @@ def _connect(options: dict[str, str], config: str, timeout_s: float = TIMEOUT_S)
 
 
 def _ask(daemon: _socket.socket, request: str, descriptors: list[int]) -> tuple[str, str]:
-    """The answer's status and text, as drkit/daemon/protocol.py says. Raises OSError, ValueError."""
+    """The answer's status and text, as drkit/daemon/protocol.py says.
+
+    Raises EOFError where the daemon hung up before it had answered, OSError, ValueError.
+    """
     import _socket
 
     rights = b"".join(one.to_bytes(4, sys.byteorder) for one in descriptors)
@@ -191,13 +192,36 @@ def _ask(daemon: _socket.socket, request: str, descriptors: list[int]) -> tuple[
         pass  # it refused before it listened: its answer says why
     text = b""
     while True:
-        version, _, rest = daemon.recv(1 << 16).partition(b" ")
+        try:
+            packet = daemon.recv(1 << 16)
+        except ConnectionResetError:
+            packet = b""
+        if not packet:
+            raise EOFError("the daemon hung up")
+        version, _, rest = packet.partition(b" ")
         status, _, part = rest.partition(b" ")
         if version != b"drkit/1":
-            raise ValueError("the daemon gave no answer")
+            raise ValueError("the daemon's answer makes no sense")
         text += part
         if status != b"more":
             return status.decode("ascii"), text.decode("utf-8", "replace")
+
+
+def _ask_for(name: str, dest: str, options: dict[str, str]) -> tuple[str, str]:
+    """What the daemon answers to `get`; empty texts where nobody listens.
+
+    A daemon that ends before it has answered is asked again: it was restarted, or nobody listens any more.
+    """
+    system = _system()
+    for _ in range(3) if system else ():
+        daemon = _connect(options, _config_to_get(options))
+        if daemon is None:
+            return "", ""
+        try:
+            return _fetch(daemon, system, name, dest)
+        except EOFError:
+            continue
+    return ("failed", "the daemon hung up three times") if system else ("", "")
 
 
 def _fetch(daemon: _socket.socket, system: str, name: str, dest: str) -> tuple[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from drills.checks.api import Reference
 from drills.checks.asking import asking
@@ -12,6 +13,7 @@ from drills.checks.digest import Table, settle, state_of, tables_of
 from drkit.core.cancel import CancelToken
 from drkit.engines.postgres.session import Session
 
+V = TypeVar("V")
 # Read in the statement that takes the snapshot or after it: every commit that the snapshot sees lies before.
 _LSN = """
 select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end)::text
@@ -56,14 +58,29 @@ def record(
 def with_moves(reference: Reference, later: Reference) -> Reference:
     """`reference`, knowing that what differs in `later`, a second one of the same databases, goes on changing.
 
-    Taken as late as possible before the fault, that leaves for comparison what nobody changes.
+    Tables are noted as moving; roles, extensions, sequences, settings and databases that changed are left out. Taken
+    as late as possible before the fault, that leaves for comparison what nobody changes.
     """
     names = {name for name, state in reference.tables.items() if later.tables.get(name) != state}
     if later.large_objects != reference.large_objects:
         names.add(LARGE_OBJECTS)
     by_name = {one.database: one for one in later.others}
     others = tuple(with_moves(one, by_name.get(one.database, one)) for one in reference.others)
-    return replace(reference, may_move=reference.may_move | names, others=others)
+    return replace(
+        reference,
+        may_move=reference.may_move | names,
+        roles=tuple(role for role in reference.roles if role in later.roles),
+        extensions=tuple(one for one in reference.extensions if one in later.extensions),
+        sequences=_unchanged(reference.sequences, later.sequences),
+        settings=_unchanged(reference.settings, later.settings),
+        databases=tuple(name for name in reference.databases if name in later.databases),
+        behind=reference.behind | later.behind,
+        others=others,
+    )
+
+
+def _unchanged(before: Mapping[str, V], after: Mapping[str, V]) -> dict[str, V]:
+    return {name: value for name, value in before.items() if after.get(name) == value}
 
 
 def _record(

@@ -1,10 +1,11 @@
 """The demo's folder: everything it makes is in there, and everything it runs works from there.
 
-    data/  rescue/  newest/      the server's data folder, and the two restored ones
-    near/  far/                  the targets that are folders
-    ledger/                      the journals of the writers
-    logs/                        what each command was, said and complained of; the servers' logs
+    data/               the server's data folder, until the disaster
+    near/  far/         the targets that are folders
+    logs/               what each command was, said and complained of; the logs of server and daemon
+    reports/            of each drill, in all its forms
     s/  spool/  drkit.toml  master.key
+    drkit-drill-*/      a drill's sandbox, for as long as it lasts
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from drkit.core.errors import Failed, Refused
 MARK = "DRKIT_DEMO_FOLDER"
 _POLL_S = 0.02
 _GRACE_S = 8.0
+_CHUNK_BYTES = 1 << 16
 _SOCKET_ROOM = 60  # of the 107 bytes of a socket's path: the folder may use what is left
 
 
@@ -49,6 +51,27 @@ class Ran:
             told = json.loads(words[-1])["error"]
             why = f"{told['what']}: {told['why']}" if told["why"] else str(told["what"])
         return Failed(what, where=str(log), why=f"exit {self.exit}: {why}", cure=f"less {log}")
+
+
+class Background:
+    """A program that was started and goes on by itself."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process, self._log = process, log
+
+    def check(self) -> None:
+        """Raises Failed where it has ended."""
+        status = self._process.poll()
+        if status is not None:
+            words = self._log.read_text(errors="replace").splitlines()[-3:]
+            why = f"exit {status}: {' | '.join(words)}"
+            raise Failed("a program ended by itself", where=str(self._log), why=why, cure=f"less {self._log}")
+
+    def stop(self) -> int:
+        """Politely, then not; its exit status."""
+        if self._process.poll() is None:
+            _end(self._process)
+        return self._process.returncode
 
 
 class Place:
@@ -73,7 +96,7 @@ class Place:
         root.chmod(0o700)
         place.give(root)
         check_reach([root], who)
-        for name in ("logs", "ledger", "spool", "s"):
+        for name in ("logs", "reports", "spool", "s"):
             (root / name).mkdir(mode=0o700)
             place.give(root / name)
         return place
@@ -92,18 +115,22 @@ class Place:
         self.give(path)
         return path
 
-    def run(self, args: list[str], env: Mapping[str, str], timeout_s: float = 300) -> tuple[Ran, Path]:
+    def run(
+        self, args: list[str], env: Mapping[str, str], hear: Callable[[str], None] | None = None, timeout_s: float = 300
+    ) -> tuple[Ran, Path]:
         """Run a program as the server's user, in the folder, and log it; returns how it ended, and the log.
 
-        It is ended when the token is cancelled. Raises Cancelled; Failed where it cannot be run or takes too long.
+        hear: gets each line of stderr as it comes. The program is ended when the token is cancelled. Raises Cancelled;
+        Failed where it cannot be run or takes too long.
         """
         self.token.check()
         self._commands += 1
-        name = "-".join([Path(args[0]).name, *(word for word in args[1:2] if not word.startswith("-"))])
+        name = "-".join([Path(args[0]).name, *(word for word in args[1:3] if _plain(word))])
         log = self.logs / f"{self._commands:02d}-{name}.log"
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             begun = self.clock.monotonic()
-            status = self._wait(self._spawn(args, env, out.fileno(), err.fileno()), begun + timeout_s)
+            process = self._spawn(args, env, out.fileno(), err.fileno())
+            status = self._wait(process, begun + timeout_s, _Lines(err.fileno(), hear))
             seconds = self.clock.monotonic() - begun
             said = []
             for stream in (out, err):
@@ -114,6 +141,11 @@ class Place:
         log.write_text(f"$ {ran.line}\n{ran.stdout}\n--- stderr ---\n{ran.stderr}\n{end}\n")
         self.token.check()
         return ran, log
+
+    def start(self, args: list[str], env: Mapping[str, str], log: Path) -> Background:
+        """Start a program that goes on by itself; it writes into `log`. Raises Failed where it cannot be run."""
+        with log.open("ab") as file:
+            return Background(self._spawn(args, env, file.fileno(), file.fileno()), log)
 
     def _spawn(self, args: list[str], env: Mapping[str, str], out: int, err: int) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches us alone, and we end what runs in order.
@@ -134,12 +166,13 @@ class Place:
         except OSError as error:
             raise Failed("a program cannot be run", where=args[0], why=str(error)) from error
 
-    def _wait(self, process: subprocess.Popen[bytes], deadline_s: float) -> int:
+    def _wait(self, process: subprocess.Popen[bytes], deadline_s: float, lines: _Lines) -> int:
         while True:
             try:
                 return process.wait(_POLL_S)
             except subprocess.TimeoutExpired:
                 late = self.clock.monotonic() > deadline_s
+            lines.hear()
             if late or self.token.cancelled:
                 _end(process)
                 self.token.check()
@@ -191,10 +224,10 @@ class Place:
     def remove(self, keep: Collection[str] = ()) -> None:
         """Remove what is in the folder but for the names in `keep`, then the folder if it is empty.
 
-        The logs of restored servers, which lie beside their data folders, are put to the others first.
+        The logs of restored servers that a drill left, which lie beside their data folders, are put to the others.
         """
-        for log in self.root.glob("*.log"):
-            log.replace(self.logs / log.name)
+        for log in self.root.glob("drkit-drill-*/*.log"):
+            log.replace(self.logs / f"{log.parent.name}-{log.name}")
         for path in self.root.iterdir():
             if path.name in keep:
                 continue
@@ -206,6 +239,28 @@ class Place:
             self.root.rmdir()
         except OSError:
             pass  # something is kept
+
+
+class _Lines:
+    """Lines of a file that grows, each once. Its position is left alone: the program that writes shares it."""
+
+    def __init__(self, descriptor: int, hear: Callable[[str], None] | None) -> None:
+        self._descriptor, self._hear, self._offset = descriptor, hear, 0
+
+    def hear(self) -> None:
+        """Hand on what came since the last time, whole lines only."""
+        if self._hear is None:
+            return
+        fresh = os.pread(self._descriptor, _CHUNK_BYTES, self._offset)
+        whole = fresh[: fresh.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.decode("utf-8", "replace").splitlines():
+            self._hear(line)
+
+
+def _plain(word: str) -> bool:
+    """Whether it may be part of a file's name."""
+    return word.replace("-", "").isalnum() and not word.startswith("-")
 
 
 def _temporary_folder() -> str:

@@ -1,25 +1,17 @@
-"""The demo's PostgreSQL: made, filled, started, killed; and what is asked of it and of its restored copies."""
+"""The demo's PostgreSQL: made, filled with orders and started."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 from drills.demo.place import Place
-from drills.demo.setup import server_settings
-from drills.journal import digest_of
-from drills.ledger import Moment, Row
-from drkit.core.clock import Clock
-from drkit.core.errors import Failed
+from drills.demo.setup import conninfo, server_settings
 from drkit.engines.postgres.instance import Instance, InstanceSpec, Shutdown
 from drkit.engines.postgres.recovery import render
 from drkit.engines.postgres.session import Session
 
+QUESTION = "select count(*) || ' orders, digest ' || sum(hashtextextended(o::text, 0)) from orders o"
 _START_S = 60
-_RECENT = 20_000  # orders that still change: the rest is history, as in most shops
 _FILL_SETTINGS = {
     "archive_mode": "off",
     "wal_level": "minimal",
@@ -39,35 +31,9 @@ _FILL = (
               md5(n::text) || ' to be left with the neighbour ' || md5((n * 3)::text)
        from generate_series(1::bigint, %s::bigint) n""",
     "alter table orders add primary key (id)",
-    """create table ledger (writer text not null, number bigint not null, payload text not null,
-       primary key (writer, number))""",
     "commit",
-    "analyze orders",
+    "vacuum analyze orders",
 )
-_DIGEST = "select count(*), coalesce(sum(hashtextextended(o::text, 0)), 0)::text from orders o"
-_ORDER_AND_ROW = """
-with o as (update orders set state = 'paid', cents = cents + 1 where id = %s)
-insert into ledger values (%s, %s, %s) on conflict do nothing"""
-_ROW = "insert into ledger values (%s, %s, %s) on conflict do nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class TableState:
-    """A table's row count and its order-independent digest: the sum of the hashes of its rows."""
-
-    rows: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Culprit:
-    """The transaction that dropped the table, when, and the table as it was just before."""
-
-    xid: str
-    moment: Moment
-    lsn: str
-    segment: str
-    before: TableState
 
 
 class Source:
@@ -81,10 +47,10 @@ class Source:
 
     @property
     def conninfo(self) -> str:
-        return conninfo_of(self.place.sockets)
+        return conninfo(self.place.root)
 
-    def create(self) -> None:
-        """initdb, and the table with its rows."""
+    def create(self) -> str:
+        """initdb, and the table with its rows; what QUESTION is answered with."""
         args = [str(self.postgres / "initdb"), "-D", str(self.data), "-U", "postgres", "-E", "UTF8", "--locale=C"]
         args += ["--auth-local=trust", "--auth-host=reject", "--no-sync", "--data-checksums"]
         ran, log = self.place.run(args, self._env)
@@ -97,8 +63,10 @@ class Source:
             for statement in _FILL:
                 session.rows(statement, *([self.rows] if "%s" in statement else []))
                 self.place.token.check()
+            answer = str(session.rows(QUESTION)[0][0])
         assert self._instance is not None
         self._instance.stop()
+        return answer
 
     def start(self) -> str:
         """Start it as it will run; its version."""
@@ -118,122 +86,7 @@ class Source:
         with Session.open(self.conninfo) as session:
             return int(session.rows("select sum(pg_database_size(oid)) from pg_database")[0][0])
 
-    def drop_orders(self, clock: Clock) -> Culprit:
-        """DROP TABLE, with the table's state taken under the same lock: no commit comes between the two."""
-        with Session.open(self.conninfo, "somebody in a hurry") as session:
-            session.rows("begin")
-            session.rows("lock table orders in access exclusive mode")
-            before = _state(session)
-            session.rows("drop table orders")
-            xid = str(session.rows("select pg_current_xact_id()::text")[0][0])
-            begun_s = clock.monotonic()
-            session.rows("commit")
-            moment = Moment(begun_s, clock.monotonic())
-            lsn = str(session.rows("select pg_current_wal_flush_lsn()::text")[0][0])
-            segment = str(session.rows("select pg_walfile_name(%s)", lsn)[0][0])
-        return Culprit(xid, moment, lsn, segment, before)
-
-    def wait_archived(self, segment: str, timeout_s: float) -> None:
-        """Return when `segment` is archived; both names are of timeline 1, so they compare as text. Raises Failed."""
-        place = self.place
-        deadline = place.clock.monotonic() + timeout_s
-        with Session.open(self.conninfo) as session:
-            while True:
-                last, failed = session.rows("select last_archived_wal, failed_count from pg_stat_archiver")[0]
-                if last is not None and last >= segment:
-                    return
-                if place.clock.monotonic() > deadline:
-                    why = f"the last archived is {last}, {failed} tries failed"
-                    log = place.logs / "server.log"
-                    raise Failed(f"{segment} is not archived", where=str(log), why=why, cure=f"less {log}")
-                place.token.wait(0.05)
-                place.token.check()
-
-    def kill(self) -> Moment:
-        """SIGKILL: a crash without a farewell. Returns when all its processes are gone; the moment it took."""
-        clock = self.place.clock
-        instance = self._instance
-        assert instance is not None and instance.pid is not None
-        memory = _shared_memory(self.data)
-        begun_s = clock.monotonic()
-        os.kill(instance.pid, signal.SIGKILL)
-        while instance.is_running or any(_serves(pid) for pid in self.place.processes()):
-            if clock.monotonic() > begun_s + _START_S:
-                raise Failed("the killed server does not end", where=str(self.data))
-            clock.sleep(0.005)
-        done_s = clock.monotonic()
-        _remove_shared_memory(memory)
-        return Moment(begun_s, done_s)
-
     def stop(self) -> None:
-        """At once; nothing where it does not run."""
+        """At once; nothing where it does not run any more."""
         if self._instance is not None:
             self._instance.stop(Shutdown.IMMEDIATE, timeout_s=10)
-
-
-class LedgerClient:
-    """Commits an order's change and the ledger's row in one transaction; once `orders` is gone, the row alone."""
-
-    def __init__(self, conninfo: str) -> None:
-        self._session = Session.open(conninfo, "ledger")
-        self._orders = True
-        self._turn = 0
-
-    def commit(self, writer: str, number: int, payload: str) -> None:
-        if self._orders:
-            self._turn = (self._turn * 31 + number * 17 + len(writer)) % _RECENT
-            try:
-                self._session.rows(_ORDER_AND_ROW, self._turn + 1, writer, number, payload)
-                return
-            except Failed:
-                self._orders = False  # 'relation "orders" does not exist': nothing of it was committed
-        self._session.rows(_ROW, writer, number, payload)
-
-    def close(self) -> None:
-        self._session.close()
-
-
-def conninfo_of(sockets: Path, port: int = 5432) -> str:
-    return f"host={sockets} port={port} user=postgres dbname=postgres"
-
-
-def read_rows(session: Session) -> list[Row]:
-    """The ledger as it is in this database."""
-    found = session.rows("select writer, number, payload from ledger")
-    return [Row(str(writer), int(number), digest_of(str(payload))) for writer, number, payload in found]
-
-
-def orders_state(session: Session) -> TableState | None:
-    """The table as it is, None where it does not exist."""
-    if session.rows("select to_regclass('orders') is null")[0][0]:
-        return None
-    return _state(session)
-
-
-def first_write(session: Session) -> None:
-    """An application's first write after the restore, acknowledged."""
-    session.rows("create table reopened (at timestamptz)")
-    session.rows("insert into reopened values (clock_timestamp())")
-
-
-def _state(session: Session) -> TableState:
-    rows, digest = session.rows(_DIGEST)[0]
-    return TableState(int(rows), str(digest))
-
-
-def _serves(pid: int) -> bool:
-    """Whether a process is PostgreSQL's own, and not a command that it started."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip() == "postgres"
-    except OSError:
-        return False
-
-
-def _shared_memory(data: Path) -> int:
-    """The id of the System V segment of a running server: the second word of line 7 of its postmaster.pid."""
-    return int((data / "postmaster.pid").read_text().splitlines()[6].split()[1])
-
-
-def _remove_shared_memory(number: int) -> None:
-    """A killed server leaves its segment behind; the next start in the same data folder would remove it."""
-    ctypes.CDLL(None).shmctl(number, 0, None)  # 0 is IPC_RMID (linux/ipc.h)

@@ -1,10 +1,12 @@
-"""What the demo configures: two folders as targets, an S3 bucket where one is given, and the server's settings."""
+"""What the demo configures: a cluster and its promises, two folders as targets, an S3 bucket where one is given, a
+schedule and two drills; and the server's settings."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from drills.demo.place import MARK
@@ -14,7 +16,63 @@ CLUSTER = "shop"
 SITE = "office"
 RPO_S, RTO_S = 15, 120
 ARCHIVE_TIMEOUT_S = 3
+DROPPED_TABLE, DISK_LOST = "dropped-table", "disk-lost"
+ORDERS = "orders"  # the question about the shop's own table
 _KEEP = ("LANG", "LC_ALL", "TZ", "TERM", "SSL_CERT_FILE", "AWS_CA_BUNDLE", "https_proxy", "no_proxy", "VIRTUAL_ENV")
+
+_CLUSTER = """\
+[cluster.{name}]
+connection  = "{connection}"
+data_dir    = "{root}/data"
+site        = "{site}"
+staging     = "{root}"          # where drills restore
+sacrificial = true    # a drill may destroy this server: it is made for that
+
+[cluster.{name}.objectives]
+rpo           = "{rpo}s"
+rto           = "{rto}s"
+max_drill_age = "8d"
+"""
+_SCHEDULE = """\
+[[schedule]]
+job  = "backup"
+cron = "0 {hour} * * *"
+
+[[schedule]]
+job      = "drill"
+scenario = "dropped-table"
+cron     = "30 {hour} * * {day}"
+"""
+_DRILLS = """\
+[drill.{dropped}]
+scenario = "dropped-table"
+title    = "A table is dropped, and brought back as it was just before"
+ledger   = true
+load     = "4s"
+
+[drill.{lost}]
+scenario = "disk-lost"
+title    = "The server's disk is lost"
+ledger   = true
+load     = "8s"
+
+[[drill.{lost}.assertion]]
+name     = "{orders}"
+sql      = "{question}"
+expected = "{answer}"
+"""
+_HOST = """\
+[copies]
+rule       = "3-2-1"
+backup_ack = {backup_ack}
+
+[keys]
+file = "{root}/master.key"
+
+[daemon]
+socket = "{root}/s/drkit.sock"
+spool  = "{root}/spool"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +127,31 @@ def targets_of(root: Path, bucket: Bucket | None) -> tuple[Target, ...]:
     return tuple(found)
 
 
-def configuration(root: Path, targets: tuple[Target, ...], bucket: Bucket | None) -> str:
-    """The drkit.toml of the demo; it reads as one that a user would write."""
-    lines = [
-        f"[cluster.{CLUSTER}]",
-        f'connection = "{conninfo(root)}"',
-        f'data_dir   = "{root / "data"}"',
-        f'site       = "{SITE}"',
-        f'staging    = "{root}"',
-        "",
-        f"[cluster.{CLUSTER}.objectives]",
-        f'rpo = "{RPO_S}s"',
-        f'rto = "{RTO_S}s"',
+def configuration(
+    root: Path, targets: tuple[Target, ...], bucket: Bucket | None, question: str, answer: str, now: datetime
+) -> str:
+    """The drkit.toml of the demo; it reads as one that a user would write.
+
+    question, answer: what the restored server is asked besides, in SQL, and what is right
+    now: no bell rings soon after it; the first backup is due because there is none.
+    """
+    parts = [
+        _CLUSTER.format(name=CLUSTER, connection=conninfo(root), root=root, site=SITE, rpo=RPO_S, rto=RTO_S),
+        *(_target(root, target, bucket) for target in targets),
+        _SCHEDULE.format(hour=(now - timedelta(hours=2)).hour, day=f"{now - timedelta(days=1):%a}".lower()),
+        _DRILLS.format(dropped=DROPPED_TABLE, lost=DISK_LOST, orders=ORDERS, question=question, answer=answer),
+        _HOST.format(root=root, backup_ack=len(targets)),
     ]
-    for target in targets:
-        lines += ["", f"[target.{target.name}]", f'url    = "{target.url}"']
-        lines += [f'site   = "{target.site}"', f'medium = "{target.medium}"']
-        if target.folder is None and bucket is not None:
-            lines += [f'endpoint = "{bucket.endpoint}"'] if bucket.endpoint else []
-            lines += [f'region = "{bucket.region}"'] if bucket.region else []
-            lines += [f'access_key_file = "{root / "s3.access"}"', f'secret_key_file = "{root / "s3.secret"}"']
-    lines += [
-        "",
-        "[copies]",
-        'rule       = "3-2-1"',
-        'wal_ack    = "all"',
-        f"backup_ack = {len(targets)}",
-        "",
-        "[keys]",
-        f'file = "{root / "master.key"}"',
-        "",
-        "[daemon]",
-        f'socket = "{root / "s" / "drkit.sock"}"',
-        f'spool  = "{root / "spool"}"',
-    ]
+    return "\n".join(parts)
+
+
+def _target(root: Path, target: Target, bucket: Bucket | None) -> str:
+    lines = [f"[target.{target.name}]", f'url    = "{target.url}"']
+    lines += [f'site   = "{target.site}"', f'medium = "{target.medium}"']
+    if target.folder is None and bucket is not None:
+        lines += [f'endpoint = "{bucket.endpoint}"'] if bucket.endpoint else []
+        lines += [f'region = "{bucket.region}"'] if bucket.region else []
+        lines += [f'access_key_file = "{root / "s3.access"}"', f'secret_key_file = "{root / "s3.secret"}"']
     return "\n".join(lines) + "\n"
 
 

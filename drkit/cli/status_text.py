@@ -85,8 +85,10 @@ def _signs(status: Status) -> Iterator[str]:
     for seen, _ in status.clusters:
         backups = [one.backup.stopped for one in seen.cluster.targets if one.backup is not None]
         newest = f"{ago(max(backups), at)} old" if backups else "none"
-        exposed = "not known" if seen.exposure is None else format_duration(seen.exposure)
-        yield f"{seen.cluster.name:<10} newest backup {newest}, exposed {exposed}"
+        exposed = (
+            "not known" if seen.exposure is None else format_duration(seen.exposure) if seen.exposure else "nothing"
+        )
+        yield f"{seen.cluster.name:<10} newest backup {newest}, exposed: {exposed}"
 
 
 # --- a cluster ----------------------------------------------------------------------------------------------------

@@ -27,13 +27,14 @@ from drkit.jobs import wal_get
 from drkit.jobs.recovery_file import RecoveryFile, read_recovery_file
 from drkit.jobs.wal_fetch import Opening, cure_of, fetch
 from drkit.jobs.wal_get import Found, Wanted
-from drkit.jobs.wal_prefetch import in_recovery, prefetch
+from drkit.jobs.wal_prefetch import clear, in_recovery, prefetch
 from drkit.repository.spool import Spool
 from storage_backends.errors import StorageError
 
 R = TypeVar("R")
 
 _FOLDERS = 4  # prefetched into at a time
+_IDLE_S = 5.0  # so long after the last request the folder is left, cleared where recovery has ended
 
 
 class Fetcher:
@@ -45,8 +46,8 @@ class Fetcher:
         """owns: whether a user owns the data folder of a cluster, by (uid, system identifier)."""
         self._targets, self._spool, self._owns, self._gate = targets, spool, owns, gate
         self._clock, self._log = clock, log
-        self._lock = threading.Lock()
-        self._prefetching: set[tuple[int, int]] = set()
+        self._wanting = threading.Condition()
+        self._after: dict[tuple[int, int], Wanted | None] = {}
 
     def get(self, call: Call) -> Answer:
         """`get <system identifier> <name>` with the destination, opened for writing, and the data folder."""
@@ -101,23 +102,41 @@ class Fetcher:
         folder = (facts.st_dev, facts.st_ino)
         if after.name.kind is not WalKind.SEGMENT or not in_recovery(Path(f"/proc/self/fd/{at}")):
             return
-        with self._lock:
-            if folder in self._prefetching or len(self._prefetching) >= _FOLDERS:
+        with self._wanting:
+            known = folder in self._after
+            if not known and len(self._after) >= _FOLDERS:
                 return
-            self._prefetching.add(folder)
-        root = partial(self._root, os.dup(at), folder, after, recovery)
+            self._after[folder] = after
+            self._wanting.notify_all()
+            if known:
+                return
+        root = partial(self._root, os.dup(at), folder, recovery)
         threading.Thread(target=root, name="prefetch", daemon=True).start()
 
-    def _root(self, at: int, folder: tuple[int, int], after: Wanted, recovery: RecoveryFile | None) -> None:
+    def _root(self, at: int, folder: tuple[int, int], recovery: RecoveryFile | None) -> None:
         """A thread; what ends it is told, and nothing more: the server asks for the file itself."""
+        data_dir = Path(f"/proc/self/fd/{at}")
         try:
-            prefetch(Path(f"/proc/self/fd/{at}"), after, recovery, self._targets.repository, self._log)
+            while (after := self._next(folder)) is not None:
+                prefetch(data_dir, after, recovery, self._targets.repository, self._log)
+                if not in_recovery(data_dir):
+                    break
+            if not in_recovery(data_dir):
+                clear(data_dir)
         except (DrkitError, StorageError, OSError) as error:
-            self._log.warn("prefetch ended", file=after.name.text, why=str(error))
+            self._log.warn("prefetch ended", why=str(error))
         finally:
             os.close(at)
-            with self._lock:
-                self._prefetching.discard(folder)
+            with self._wanting:
+                self._after.pop(folder, None)
+
+    def _next(self, folder: tuple[int, int]) -> Wanted | None:
+        """The file to go on from; None after a while without any."""
+        with self._wanting:
+            if self._after.get(folder) is None:
+                self._wanting.wait_for(lambda: self._after.get(folder) is not None, _IDLE_S)
+            after, self._after[folder] = self._after.get(folder), None
+            return after
 
 
 def system_of(word: str) -> int:

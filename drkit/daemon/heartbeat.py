@@ -50,6 +50,12 @@ class Heartbeat:
     ) -> None:
         self._path, self._facts, self._clock, self._log, self._every_s = spool / NAME, facts, clock, log, every_s
         self._failed = False
+        self._last: datetime | None = None
+
+    @property
+    def last(self) -> datetime | None:
+        """When the last one was written; None before the first. From any thread."""
+        return self._last
 
     def run(self, token: CancelToken) -> None:
         """The last thing that it writes is that the daemon was stopped."""
@@ -60,9 +66,10 @@ class Heartbeat:
 
     def _write(self, *, stopped: bool) -> None:
         """A spool that cannot be written to must not end archiving: the file gets old, which is the alarm."""
+        now = self._clock.now()
         try:
-            durable.replace(self._path, _text(self._facts(), self._clock.now(), stopped), mode=0o644)
-            self._failed = False
+            durable.replace(self._path, _text(self._facts(), now, stopped), mode=0o644)
+            self._failed, self._last = False, now
         except StorageError as error:
             if not self._failed:
                 self._log.error("heartbeat not written", where=error.where, why=error.why, cure=error.cure)

@@ -51,6 +51,17 @@ class Receiver:
             assert self.seen.wait_for(lambda: len(self.events) >= count, 60), self.events
             return list(self.events)
 
+    def find(self, kind: str, state: str) -> dict[str, Any]:
+        """The first event of that kind and state, once it is there."""
+
+        def found() -> dict[str, Any] | None:
+            return next((one for one in self.events if (one["kind"], one["state"]) == (kind, state)), None)
+
+        with self.seen:
+            event = self.seen.wait_for(found, 120)
+            assert event is not None, self.events
+            return event
+
     def wait_asked(self, count: int) -> None:
         with self.seen:
             assert self.seen.wait_for(lambda: self.asked >= count, 60)

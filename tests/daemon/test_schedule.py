@@ -338,5 +338,6 @@ def _account(one: Duty, records: tuple[RunRecord, ...], start: datetime, end: da
         final = [outcome for outcome in outcomes if outcome in (Outcome.DONE, Outcome.MISSED)]
         assert len(final) <= 1, f"{tick}: {outcomes}"
         assert outcomes.count(Outcome.RUNNING) <= 1
+        assert Outcome.MISSED not in outcomes or len(outcomes) == 1, "what was tried was not missed"
     for tick in wanted[:-1]:
         assert tick in by_tick, f"{tick} was forgotten"

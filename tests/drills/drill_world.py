@@ -67,7 +67,7 @@ class DrillWorld:
         alter: Callable[[DrillMeans], DrillMeans] = lambda means: means,
         **keys: object,
     ) -> DrillReport:
-        """A configured drill in this process. first: checks before the usual ones · keys: of the definition, changed."""
+        """A configured drill in this process. first: checks before the usual ones · keys: of the definition."""
         with open_wiring(Context(self.world.config, verbosity=-1)) as wiring:
             cluster, config = wiring.cluster(None)
             drill = wiring.config.drill[name]

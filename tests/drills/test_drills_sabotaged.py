@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from drills.checks.api import Scene
 from drills.ledger_table import LEDGER_TABLE
-from drills.report.model import Control, DrillReport, State, Verdict
+from drills.report.model import CheckResult, Control, DrillReport, State, Verdict
 from drills.scenarios.api import Ground, Struck
 from drills.scenarios.disk_lost import DiskLost
 from drills.scenarios.dropped_table import DroppedTable
@@ -102,9 +104,9 @@ def test_archiving_that_keeps_nothing_breaks_the_rpo(world: DrillWorld) -> None:
 
 
 def test_a_hole_fails_whatever_the_objective(world: DrillWorld) -> None:
-    middle = f"select number from {LEDGER_TABLE} where writer = 'writer-1' order by number limit 1 offset 3"
+    middle = f"select number from {LEDGER_TABLE} where writer = 'writer-1' order by number limit 1"
     spoil = Saboteur(f"delete from {LEDGER_TABLE} where writer = 'writer-1' and number = ({middle})")
-    report = world.run_with("quick-disk", first=[spoil], checks=("V1",))
+    report = world.run_with("quick-disk", first=[spoil], checks=("V1",), load="5s")
     assert report.verdict is Verdict.FAIL
     assert any("V1 failed" in reason and "missing below later rows" in reason for reason in report.reasons)
     world.clean()
@@ -142,8 +144,6 @@ def test_a_surviving_target_that_lacks_an_object_fails_the_drill(world: DrillWor
 
 def own(path: Path) -> None:
     parent = path.parent.stat()
-    import os
-
     os.chown(path, parent.st_uid, parent.st_gid)
 
 
@@ -163,18 +163,19 @@ def test_a_gap_that_is_none_proves_nothing(world: DrillWorld) -> None:
     world.clean()
 
 
+class Blind(Saboteur):
+    """A check that finds nothing, whatever there is."""
+
+    def run(self, scene: Scene, *, required: bool) -> CheckResult:
+        return CheckResult("V4", "sees nothing", State.PASSED, required, "", "", Control.MISSED, "a table emptied")
+
+
 # --- any ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_control_that_is_not_noticed_makes_the_drill_inconclusive(world: DrillWorld) -> None:
-    class Blind(Saboteur):
-        def run(self, scene: object, *, required: bool):  # type: ignore[no-untyped-def]
-            from drills.report.model import CheckResult
-
-            return CheckResult("V4", "sees nothing", State.PASSED, required, "", "", Control.MISSED, "a table emptied")
-
     report = world.run_with(
-        "quick-disk", alter=lambda means: replace_checks(means, [Blind("", name="V4")]), ledger=False, checks=("V4",)
+        "quick-disk", alter=lambda means: replace(means, checks=(Blind("", name="V4"),)), ledger=False, checks=("V4",)
     )
     assert report.verdict is Verdict.INCONCLUSIVE
     assert report.reasons == ("check V4 did not notice its negative control: a table emptied",)
@@ -192,9 +193,3 @@ def test_questions_of_the_user(world: DrillWorld) -> None:
     assert failed.verdict is Verdict.FAIL
     assert state(failed, "all rows") is State.PASSED and state(failed, "no rows") is State.FAILED
     assert failed.reasons == ("check no rows failed: it is false",)
-
-
-def replace_checks(means, checks):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
-    return replace(means, checks=tuple(checks))

@@ -83,6 +83,16 @@ def test_what_differs_later_goes_on_changing(fresh: Fresh) -> None:
     assert replace(moved, may_move=frozenset()) == first
 
 
+def test_what_belongs_to_no_table_is_left_out_once_it_changed(fresh: Fresh) -> None:
+    fresh.run("create sequence still; create sequence runs; create sequence doomed")
+    first = fresh.taken()
+    fresh.run("select nextval('runs'), nextval('runs'); drop sequence doomed", "drop extension plpgsql")
+    fresh.run("create table t (id int); insert into t values (5); create sequence s owned by t.id")
+    moved = with_moves(first, fresh.taken())
+    assert (list(moved.sequences), moved.extensions, moved.roles) == (["public.still"], (), first.roles)
+    assert moved.behind == {"public.s"}
+
+
 def test_a_table_that_cannot_be_read_is_an_error(fresh: Fresh) -> None:
     fresh.run("create table t as select 1; alter table t enable row level security")
     fresh.run("grant select on t to app")

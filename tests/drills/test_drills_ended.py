@@ -1,0 +1,96 @@
+"""Drills that are ended from outside, and a server that is really destroyed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from drills.sandbox import MARKER, PREFIX
+from tests.acceptance.scene import DRKIT, as_server
+from tests.drills.drill_world import DrillWorld, drill_world, states
+from tests.real.postgres import give
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[DrillWorld]:
+    with drill_world() as one:
+        yield one
+
+
+def begin(world: DrillWorld) -> tuple[int, Path, int]:
+    """A drill under way, its restored server running: its pid, its sandbox, and the server's pid."""
+    process = as_server([DRKIT, "--config", world.world.config, "-q", "drill", "run", "quick-disk"])
+    for _ in range(1200):
+        found = [path for path in world.staging.glob(f"{PREFIX}*/data/postmaster.pid") if path.read_text().count("\n") > 5]
+        if found:
+            return process.pid, found[0].parent.parent, int(found[0].read_text().split()[0])
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise AssertionError(process.stderr and process.stderr.read())
+
+
+def test_what_a_killed_drill_left_the_next_one_removes(world: DrillWorld) -> None:
+    pid, sandbox, server = begin(world)
+    foreign = world.staging / f"{PREFIX}of-somebody-else"
+    foreign.mkdir()
+    give(foreign)
+    (foreign / "precious").write_text("no marker in here")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert sandbox.exists() and Path(f"/proc/{server}").exists()
+    assert world.world.server.query("select 1 from pg_namespace where nspname = 'drkit_drill'")
+    report = world.run("quick-disk")
+    assert report["verdict"] == "pass"
+    assert not sandbox.exists() and not Path(f"/proc/{server}").exists()
+    assert any("a drill was killed" in one["text"] and str(sandbox) in one["text"] for one in report["findings"])
+    assert (foreign / "precious").exists()
+    shutil.rmtree(foreign)
+    world.clean()
+
+
+def test_a_drill_that_still_runs_is_left_alone(world: DrillWorld) -> None:
+    """A second one beside it does its own work, and refuses only where both would write to the cluster."""
+    pid, sandbox, server = begin(world)
+    status, error = world.world.refusal("drill", "run", "quick-disk", "--ledger") if False else (0, {})
+    report = world.run("quick-region", "--no-ledger")
+    assert report["verdict"] == "pass" and not report["findings"]
+    assert status == 0 and error == {}
+    _, ended = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(ended) == 0 and not sandbox.exists()
+    world.clean()
+
+
+def test_a_signal_aborts_and_cleans_up(world: DrillWorld) -> None:
+    pid, sandbox, server = begin(world)
+    os.kill(pid, signal.SIGTERM)
+    _, ended = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(ended) == 1
+    assert not sandbox.exists() and not Path(f"/proc/{server}").exists()
+    newest = world.world.answer("drill", "history")["drills"][0]
+    assert newest["verdict"] == "aborted"
+    assert "SIGTERM" in world.world.answer("drill", "show", newest["id"])["sentence"]
+    world.clean()
+
+
+def test_no_room_is_refused_with_numbers_before_anything_happens(world: DrillWorld) -> None:
+    report = world.run_with("quick-disk", min_size="1GB", ledger=False, checks=("V3",))
+    assert report.reasons[0].endswith("at least 1.0 GiB are asked for") or "are asked for" in report.reasons[0]
+
+
+def test_a_sacrificial_server_is_really_destroyed() -> None:
+    with drill_world(cluster="sacrificial = true\n") as world:
+        data = world.world.server.data
+        report = world.run("quick-disk")
+        assert report["verdict"] == "pass" and states(report)["V1"] == "passed"
+        assert "SIGKILL" in report["fault"] and not data.exists()
+        assert not any("not really lost" in line for line in report["untested"])
+        assert not list(world.staging.iterdir()) and (world.staging / MARKER).exists() is False
