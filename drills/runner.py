@@ -32,7 +32,7 @@ from drills.stage import Recovery, Room, StagedServer, stop_words
 from drills.steady import Steady, look_around
 from drills.writer import Load
 from drkit.core.cancel import CancelToken
-from drkit.core.errors import Cancelled, ConfigError, DrkitError, Failed, UsageError
+from drkit.core.errors import Cancelled, ConfigError, Conflict, DrkitError, Failed, Refused, UsageError
 from drkit.core.progress import Event
 from drkit.core.units import format_duration
 from drkit.jobs.restore_folder import Owner, choose_owner, look_at
@@ -41,6 +41,7 @@ from drkit.jobs.windows import read_windows
 from storage_backends.errors import StorageError
 
 _PAYLOAD_BYTES = 18
+_NOTHING_DONE = (UsageError, ConfigError, Conflict, Refused)  # before the disaster: an answer, and no drill
 
 
 class _Aborted(Exception):
@@ -50,7 +51,8 @@ class _Aborted(Exception):
 def run_drill(order: DrillOrder, means: DrillMeans) -> DrillReport:
     """Run it; the verdict is in the report, also where a step failed.
 
-    Raises UsageError, ConfigError, Refused (no room, no folder) before anything was made.
+    Raises UsageError, ConfigError, Conflict (another drill writes to the cluster) and Refused (no room, no right, no
+    folder) before the disaster; nothing is left then either.
     """
     return _Run(order, means).run()
 
@@ -97,7 +99,7 @@ class _Run:
         return self.told.report(self.clock.now(), self.means.version)
 
     def _act(self, sandbox: Sandbox, owner: Owner) -> None:
-        """From the steady state to the checks. Raises _Aborted, UsageError, ConfigError, Refused (no room)."""
+        """From the steady state to the checks. Raises _Aborted, and as `run_drill`."""
         told = self.told
         with ExitStack() as undo:
             try:
@@ -110,9 +112,9 @@ class _Run:
                 self._recover(steady, struck, sandbox)
                 self._judge_rows(steady, struck)
                 self._check(steady, struck)
-            except (UsageError, ConfigError):
-                raise
             except (DrkitError, StorageError) as error:
+                if told.struck is None and isinstance(error, _NOTHING_DONE):
+                    raise
                 if told.struck is None:
                     told.unready = _told(error)
                 else:

@@ -1,40 +1,64 @@
-"""What the demo found out, as values: the figures behind the story, and the JSON of `drkit.demo/1`."""
+"""What the demo found out, as values: the figures behind the story, and the JSON of `drkit.demo/2`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from drills.demo.server import Culprit, TableState
-from drills.ledger import Verdict
-from policies.copies import Verdict as CopiesVerdict
+from drills.report.model import Control, DrillReport, State, Verdict
+from drills.report.view import objective
 
-SCHEMA = "drkit.demo/1"
-_SHOWN = 20  # of a list of rows that should be empty
+SCHEMA = "drkit.demo/2"
 
 
 @dataclass(frozen=True, slots=True)
 class BackupFigures:
+    """The backup that the daemon took. targets: name -> state of it there."""
+
     id: str
     size_bytes: int
-    new_bytes: int
-    stored_bytes: int
     read_bytes: int
+    stored_bytes: int
     seconds: float
-    targets: dict[str, str]
+    targets: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreFigures:
-    """typed: the command · answer: what it said as JSON · ready_s: from the disaster to the first write, None
-    where that was not measured.
-    """
+class DrillFigures:
+    """A drill's report, and how long the whole of it took."""
 
-    typed: str
-    answer: dict[str, object]
+    report: DrillReport
     seconds: float
-    verdict: Verdict
-    orders: TableState | None
-    ready_s: float | None = None
+
+    @property
+    def rto_s(self) -> float | None:
+        """From the disaster to the first acknowledged write."""
+        return self.report.instant("T11")
+
+    @property
+    def rpo_s(self) -> float | None:
+        found = objective(self.report, "rpo")
+        return found.measured_s if found is not None else None
+
+    def as_json(self) -> dict[str, object]:
+        report, loss = self.report, self.report.loss
+        controls = [one.control for one in report.checks if one.control is not Control.NONE]
+        return {
+            "id": report.id,
+            "verdict": report.verdict.value,
+            "sentence": report.sentence,
+            "reasons": list(report.reasons),
+            "seconds": round(self.seconds, 3),
+            "rto_s": self.rto_s,
+            "rpo_s": self.rpo_s,
+            "rows": loss and {"expected": loss.expected, "kept": loss.kept, "lost": loss.lost, "sound": loss.sound},
+            "checks": {one.check: one.state.value for one in report.checks},
+            "passed": sum(one.state is State.PASSED for one in report.checks),
+            "controls": len(controls),
+            "caught": sum(one is Control.CAUGHT for one in controls),
+            "bytes": dict(report.bytes_from),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +76,50 @@ class StoreFigures:
     wal_files: int
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One part of the rule of copies: `copies`, `media`, `offsite`; state: `kept`, `broken` or `unknown`."""
+
+    name: str
+    state: str
+    needed: int
+    found: int
+
+
 @dataclass(slots=True)
 class Report:
-    """Filled in as the story goes on."""
+    """Filled in as the story goes on. drills: by name · page: where the HTML report of the disaster is."""
 
     folder: str
     user: str
+    wanted: tuple[str, ...]
     version: str = ""
     database_bytes: int = 0
     rows: int = 0
     checks: list[dict[str, object]] = field(default_factory=list)
-    backups: list[BackupFigures] = field(default_factory=list)
-    culprit: Culprit | None = None
-    since_drop: int = 0
-    before: RestoreFigures | None = None
-    latest: RestoreFigures | None = None
+    backup: BackupFigures | None = None
+    decisions: list[Decision] = field(default_factory=list)
+    drills: dict[str, DrillFigures] = field(default_factory=dict)
     stores: list[StoreFigures] = field(default_factory=list)
-    copies: CopiesVerdict | None = None
     promised_rpo_s: float = 0.0
     promised_rto_s: float = 0.0
     seconds: float = 0.0
     kept: bool = False
+    page: Path | None = None
 
     @property
     def faults(self) -> list[str]:
         """What is wrong, one sentence each; none means that the demo proved what it set out to prove."""
-        before, latest, culprit = self.before, self.latest, self.culprit
-        if before is None or latest is None or culprit is None:
-            return ["the demo did not come to its end"]
-        found = [f"before the drop: {fault}" for fault in _unsound(before.verdict)]
-        found += [f"newest: {fault}" for fault in _unsound(latest.verdict)]
-        if before.verdict.lost:
-            found.append(f"{len(before.verdict.lost)} rows acknowledged before the drop are lost")
-        if not before.verdict.expected or not latest.verdict.expected:
-            found.append("no row was acknowledged: nothing was put to the test")
-        if before.orders != culprit.before:
-            found.append(f"orders came back as {before.orders}, it was {culprit.before}")
-        if latest.orders is not None:
-            found.append("the newest state has the table that had been dropped by then")
-        if before.ready_s is None or before.ready_s > self.promised_rto_s:
-            found.append(f"writes were accepted after {before.ready_s} s, promised were {self.promised_rto_s:g} s")
-        if latest.verdict.loss_s is None or latest.verdict.loss_s > self.promised_rpo_s:
-            found.append(f"{latest.verdict.loss_s} s of writes are lost, promised were {self.promised_rpo_s:g} s")
+        found = []
+        for name in self.wanted:
+            drill = self.drills.get(name)
+            if drill is None:
+                found.append(f"{name}: the drill was not run")
+            elif drill.report.verdict is not Verdict.PASS:
+                reasons = "; ".join(drill.report.reasons) or drill.report.sentence
+                found.append(f"{name}: {drill.report.verdict.value}: {reasons}")
+            elif drill.report.loss is None or not drill.report.loss.expected:
+                found.append(f"{name}: no row was acknowledged: nothing was put to the test")
         return found
 
     def as_json(self) -> dict[str, object]:
@@ -103,6 +129,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "folder": self.folder,
             "kept": self.kept,
+            "page": self.page and str(self.page),
             "server": {
                 "version": self.version,
                 "user": self.user,
@@ -110,66 +137,9 @@ class Report:
                 "rows": self.rows,
             },
             "check": self.checks,
-            "backups": [_plain(backup) for backup in self.backups],
-            "disaster": self.culprit and {
-                "xid": self.culprit.xid,
-                "lsn": self.culprit.lsn,
-                "orders": _plain(self.culprit.before),
-                "acknowledged_since": self.since_drop,
-            },
-            "rto_s": self.before and self.before.ready_s,
-            "rpo_s": self.latest and self.latest.verdict.loss_s,
+            "backup": self.backup and asdict(self.backup),
+            "drills": {name: drill.as_json() for name, drill in self.drills.items()},
             "promised": {"rto_s": self.promised_rto_s, "rpo_s": self.promised_rpo_s},
-            "restores": {
-                name: {
-                    "typed": one.typed,
-                    "seconds": round(one.seconds, 3),
-                    "ledger": verdict_json(one.verdict),
-                    "orders": one.orders and _plain(one.orders),
-                    "answer": one.answer,
-                }
-                for name, one in (("before_the_drop", self.before), ("newest", self.latest))
-                if one is not None
-            },
-            "targets": [_plain(store) for store in self.stores],
-            "copies": self.copies and {
-                "state": self.copies.state.value,
-                "decisions": [
-                    {"name": d.name, "state": d.state.value, "needed": d.needed, "found": d.found, "reasons": d.reasons}
-                    for d in self.copies.decisions
-                ],
-            },
+            "targets": [asdict(store) for store in self.stores],
+            "copies": [asdict(decision) for decision in self.decisions],
         }
-
-
-def verdict_json(verdict: Verdict) -> dict[str, object]:
-    """Counts, and the first rows of each list that should be empty."""
-    lists = ("lost", "in_doubt", "invented", "changed", "holes", "out_of_order", "beyond")
-    return {
-        "sound": verdict.sound,
-        "complete": verdict.complete,
-        "expected": verdict.expected,
-        "recovered": verdict.recovered,
-        "kept": verdict.kept,
-        "under_way": verdict.under_way,
-        **{name: len(getattr(verdict, name)) for name in lists},
-        "examples": {name: list(getattr(verdict, name)[:_SHOWN]) for name in lists if getattr(verdict, name)},
-        "loss_s": verdict.loss_s,
-        "target_error_s": verdict.target_error_s,
-    }
-
-
-def _unsound(verdict: Verdict) -> list[str]:
-    kinds = {
-        "invented": "rows that nobody wrote",
-        "changed": "rows whose payload changed",
-        "holes": "rows missing below later ones of the same writer",
-        "out_of_order": "rows missing that were acknowledged before others were sent",
-        "beyond": "rows from after the moment",
-    }
-    counts = {name: len(getattr(verdict, name)) for name in kinds}
-    return [f"{count} {kinds[name]}" for name, count in counts.items() if count]
-
-
-def _plain(value: object) -> dict[str, object]:
-    return {name: getattr(value, name) for name in type(value).__slots__}  # type: ignore[attr-defined]

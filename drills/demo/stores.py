@@ -1,15 +1,9 @@
-"""What the targets hold, and whether that is 3-2-1: as declared, and as seen from this machine."""
+"""What the targets hold, counted by listing."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from pathlib import Path
-
 from drills.demo.report import StoreFigures
-from drills.demo.setup import SITE, Bucket, Target
-from policies.copies import Situation, Verdict, judge_instant
-from policies.facts import ClusterFacts, Evidence, Grade, TargetFacts, Terms, Window
-from policies.rule import Rule
+from drills.demo.setup import Bucket, Target
 from storage_backends.api import StorageBackend
 from storage_backends.url import TargetSettings, open_target
 
@@ -36,15 +30,6 @@ def empty_bucket(target: Target, bucket: Bucket) -> None:
             store.delete(info.key)
     finally:
         store.close()
-
-
-def judge_copies(stores: list[StoreFigures], data: Path, since: datetime, instant: datetime) -> Verdict:
-    """3-2-1 at `instant`, when each store had been listed and the server was up; devices are the observed ones."""
-    window = Window(since, instant, Evidence(Grade.LISTED, instant))
-    facts = tuple(TargetFacts(s.name, s.site, s.medium, s.device, (window,)) for s in stores)
-    device = str(data.stat().st_dev)
-    primary = ClusterFacts("the server", SITE, reachable=True, scan_clean=True, devices=frozenset({device}))
-    return judge_instant(Situation(Rule(3, 2, 1), Terms(), primary, facts, instant), instant)
 
 
 def _open(target: Target, bucket: Bucket | None) -> StorageBackend:

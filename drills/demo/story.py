@@ -1,54 +1,66 @@
-"""The demo's story: seven steps from nothing to a disaster survived, each told as it happens."""
+"""The demo's story: five steps from nothing to a disaster survived, each told as it happens."""
 
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from drills.demo import rescue
+from drills.demo import tale
 from drills.demo.account import account, check_reach
 from drills.demo.drkit_program import PROMISE, Drkit
-from drills.demo.place import Place
-from drills.demo.report import BackupFigures, Report
-from drills.demo.server import Culprit, LedgerClient, Source
-from drills.demo.setup import RPO_S, RTO_S, Bucket, bucket_of, configuration, environment, targets_of
-from drills.demo.stores import empty_bucket, judge_copies, measure
+from drills.demo.page import publish
+from drills.demo.place import Background, Place
+from drills.demo.report import BackupFigures, Decision, DrillFigures, Report
+from drills.demo.server import QUESTION, Source
+from drills.demo.setup import (
+    CLUSTER,
+    DISK_LOST,
+    DROPPED_TABLE,
+    RPO_S,
+    RTO_S,
+    Bucket,
+    bucket_of,
+    configuration,
+    environment,
+    targets_of,
+)
+from drills.demo.stores import empty_bucket, measure
 from drills.demo.teller import Teller
-from drills.ledger import Moment
-from drills.writer import Load
+from drills.report.forms import FILES
+from drills.report.json_form import from_json
 from drkit.core.cancel import CancelToken
 from drkit.core.clock import Clock
 from drkit.core.errors import Cancelled, DrkitError, Failed
-from drkit.core.units import format_size, parse_time
+from drkit.core.units import parse_time
 from drkit.engines.postgres.programs import find_programs
 from storage_backends.errors import StorageError
 
-WRITERS = 4
-PACE_S = 0.004
-_ARCHIVED_WITHIN_S = 60
-_WORDS = 24  # random bytes of a payload
+_BACKUP_WITHIN_S = 300
+_LOOK_EVERY_S = 0.5
+_UNKNOWN = 7  # of `drkit status`: a target cannot be read
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """What was asked for.
 
-    programs: the folder of drkit and drkit-wal · verbs: commands that this drkit has · env: the caller's
+    programs: the folder of drkit and drkit-wal · env: the caller's · keep: the folder to use and to leave
+    page_folder: where the HTML report goes unless `keep` has it; None: to the system's temporary folder
     """
 
     programs: Path
-    verbs: frozenset[str]
     env: Mapping[str, str]
     keep: Path | None = None
+    page_folder: Path | None = None
     major: int = 18
-    rows: int = 1_000_000
+    rows: int = 500_000
 
 
 def demo(order: Order, teller: Teller, clock: Clock, token: CancelToken) -> Report:
-    """Run it all, and leave nothing behind but what `keep` asks for, or the logs where a step failed.
+    """Run it all, and leave nothing behind but the HTML report and what `keep` asks for, or the logs where a step failed.
 
     Cancelling ends it early, with nothing left behind either. Raises Refused and Missing before anything was made,
     Failed naming step and logs, Cancelled.
@@ -84,24 +96,30 @@ class _Story:
         self.env = environment(place.root, order.programs, order.env)
         self.source = Source(place, postgres, self.env, order.rows)
         self.drkit = Drkit(order.programs / "drkit", place, self.env, teller)
-        self.report = Report(str(place.root), place.who.name, promised_rpo_s=RPO_S, promised_rto_s=RTO_S)
+        self.daemon: Background | None = None
+        self.report = Report(
+            str(place.root),
+            place.who.name,
+            (DROPPED_TABLE, DISK_LOST),
+            promised_rpo_s=RPO_S,
+            promised_rto_s=RTO_S,
+            kept=order.keep is not None,
+        )
         self.step = (0, "getting ready")
-        self._stopped_at = ""
         self.begun_s = self.clock.monotonic()
 
     def run(self) -> Report:
         self._begin(1, "A database, and places for its backups")
         self._server()
         self._repository()
-        self._begin(2, "Clients that write, and keep their own book")
-        with self._load() as load:
-            self.teller.said(
-                f"{WRITERS} clients change orders and add rows to a ledger. Each notes every row in a file of its own, "
-                "on disk before it is sent and again once it is acknowledged: nobody can talk losses away."
-            )
-            self._backups(load)
-            culprit, lost_at = self._disaster(load)
-        self._recover(load, culprit, lost_at)
+        self._begin(2, "The daemon: it archives, and takes the backups")
+        self._start_daemon()
+        self._protected()
+        self._begin(3, "A drill: somebody drops a table")
+        self._dropped_table()
+        self._begin(4, "The disaster in earnest: the server and its disk are lost")
+        self._disk_lost()
+        self._begin(5, "What it took")
         self._figures()
         return self.report
 
@@ -110,122 +128,93 @@ class _Story:
         self.step = (number, title)
         self.teller.heading(number, title)
 
-    def _load(self) -> Load:
-        folder = self.place.root / "ledger"
-        return Load(
-            folder,
-            WRITERS,
-            lambda: LedgerClient(self.source.conninfo),
-            self.clock,
-            lambda: secrets.token_urlsafe(_WORDS),
-            PACE_S,
-            self.token,
-        )
-
     # --- the steps ---
 
     def _server(self) -> None:
         with self.teller.busy(f"making a server with {self.order.rows:,} orders"):
-            self.place.write("drkit.toml", configuration(self.place.root, self.targets, self.bucket))
+            answer = self.source.create()
+            now = self.clock.now()
+            text = configuration(self.place.root, self.targets, self.bucket, QUESTION, answer, now)
+            self.place.write("drkit.toml", text)
             if self.bucket is not None:
                 self.place.write("s3.access", self.bucket.access_key)
                 self.place.write("s3.secret", self.bucket.secret_key)
-            self.source.create()
             self.report.version = self.source.start()
             self.report.database_bytes = self.source.size_bytes()
         self.report.rows = self.order.rows
-        size, folder = format_size(self.report.database_bytes), self.place.root
-        self.teller.said(f"PostgreSQL {self.report.version} with {self.order.rows:,} orders ({size}), in {folder}.")
-        self.teller.said("It runs as the user " + self.place.who.name + ", with archive_command = 'drkit-wal push %p'.")
+        for line in tale.server(self.report):
+            self.teller.said(line)
 
     def _repository(self) -> None:
-        names = " and ".join(f"{t.name} ({t.medium}, {t.site})" for t in self.targets)
         self.drkit("making keys and the repository", "init", "--yes")
-        self.teller.said(f"A key, and an encrypted repository on {names}.")
-        if "check" not in self.order.verbs:
-            return
+        self.teller.said(tale.repository(self.targets))
         answer = self.drkit("looking for what would stop a backup", "check")
-        findings = answer.value.get("findings")
-        self.report.checks = [one for one in findings if isinstance(one, dict)] if isinstance(findings, list) else []
-        self.teller.said(f"{len(self.report.checks)} things looked at, none in the way.{_noted(self.report.checks)}")
+        self.report.checks = _objects(answer.value.get("findings"))
+        self.teller.said(tale.checked(self.report.checks))
 
-    def _backups(self, load: Load) -> None:
-        self._begin(3, "Backups, while they write")
-        first = self._backup(load, "everything")
-        self.teller.said(
-            f"{format_size(first.size_bytes)} read, {format_size(first.stored_bytes)} stored on each target "
-            f"in {first.seconds:.1f} s."
-        )
-        second = self._backup(load, "what changed")
-        self.teller.said(
-            f"{format_size(second.new_bytes)} stored anew in {second.seconds:.1f} s. It is a full backup all the same: "
-            "the first may be deleted."
-        )
-        stores = [measure(target, self.bucket) for target in self.targets]
-        since = parse_time(self._stopped_at)
-        self.report.copies = judge_copies(stores, self.source.data, since, self.clock.now())
+    def _start_daemon(self) -> None:
+        self.daemon = self.drkit.start("daemon")
+        with self.teller.busy("the daemon takes the first backup, for there is none"):
+            run = self._first_backup()
+        self.report.backup = run
+        self.teller.said(tale.backup(run))
 
-    def _backup(self, load: Load, label: str) -> BackupFigures:
-        answer = self.drkit(f"backing up {label}", "backup", "--label", label, accept=(0, PROMISE))
-        load.check()
-        found = answer.value["backup"]
-        assert isinstance(found, dict)
-        self._stopped_at = str(found["stopped_at"])
-        states = found.get("targets")
-        figures = BackupFigures(
-            id=str(found["id"]),
-            size_bytes=int(found["size_bytes"]),
-            new_bytes=int(found["new_bytes"]),
-            stored_bytes=int(found["stored_bytes"]),
-            read_bytes=int(found["read_bytes"]),
-            seconds=answer.seconds,
-            targets={str(one["name"]): str(one["state"]) for one in states} if isinstance(states, list) else {},
-        )
-        lacking = [name for name, state in figures.targets.items() if state != "good"]
-        if lacking:
-            raise Failed("a backup is not whole everywhere", where=", ".join(lacking), why=str(states))
-        self.report.backups.append(figures)
-        return figures
+    def _first_backup(self) -> BackupFigures:
+        """Wait until the daemon has taken it. Raises Failed where that came to nothing."""
+        assert self.daemon is not None
+        until_s = self.clock.monotonic() + _BACKUP_WITHIN_S
+        while self.clock.monotonic() < until_s:
+            self.token.wait(_LOOK_EVERY_S)
+            self.daemon.check()
+            accept = (0, PROMISE, _UNKNOWN)
+            answer = self.drkit("", "status", accept=accept, quietly=True).value
+            for run in _objects(answer.get("runs")):
+                if run["job"] != "backup" or run["outcome"] == "running":
+                    continue
+                if run["outcome"] != "done":
+                    raise Failed("the daemon's backup failed", where=str(self.place.logs), why=str(run["why"]))
+                return _backup_of(run, answer)
+        raise Failed("the daemon took no backup in time", where=str(self.place.logs / "daemon.log"))
 
-    def _disaster(self, load: Load) -> tuple[Culprit, Moment]:
-        self._begin(4, "The disaster")
-        self.teller.typed("DROP TABLE orders;", prompt="postgres=#")
-        with self.teller.busy("dropping the table"):
-            culprit = self.report.culprit = self.source.drop_orders(self.clock)
-            so_far = load.acknowledged
-        rows = f"{culprit.before.rows:,}"
-        self.teller.said(f"{rows} orders are gone, by transaction {culprit.xid}. Nobody notices; writing goes on.")
-        with self.teller.busy("going on for a little while"):
-            self.source.wait_archived(culprit.segment, _ARCHIVED_WITHIN_S)
-            self.token.wait(1.5)
-            load.check()
-        self.teller.typed("kill -9 $(head -1 data/postmaster.pid); rm -rf data")
-        lost_at = self.source.kill()
-        load.stop()
-        shutil.rmtree(self.source.data)
-        self.report.since_drop = load.acknowledged - so_far
-        self.teller.said(
-            f"The server and its disk are lost as well, {self.report.since_drop:,} acknowledged rows after the drop."
-        )
-        return culprit, lost_at
+    def _protected(self) -> None:
+        accept = (0, PROMISE, _UNKNOWN)
+        self.teller.shown(tale.status(self.drkit.words("looking", "status", accept=accept)))
+        answer = self.drkit("counting copies", "policy", "check", accept=(0, PROMISE))
+        self.report.decisions = [
+            Decision(str(one["name"]), str(one["state"]), int(str(one["needed"])), int(str(one["found"])))
+            for one in _objects(answer.value.get("decisions"))
+        ]
+        self.teller.said(tale.copies(self.report.decisions, self.targets))
 
-    def _recover(self, load: Load, culprit: Culprit, lost_at: Moment) -> None:
-        self._begin(5, f"Back to the moment before the drop, from {self.targets[-1].name} alone")
-        rescuer = rescue.Rescuer(self.place, self.drkit, self.teller, load.journals)
-        words = ("--to-xid", culprit.xid, "--exclusive", "--action", "promote", "--from", self.targets[-1].name)
-        self.report.before = rescuer.restore("rescue", words, culprit.moment, disaster=lost_at)
-        rescuer.tell_before(self.report.before, culprit)
-        self._begin(6, "And what the disk alone would have cost: the newest state there is")
-        self.report.latest = rescuer.restore("newest", ("--to", "latest"), lost_at)
-        rescuer.tell_latest(self.report.latest)
+    def _dropped_table(self) -> None:
+        self.teller.said(tale.DROPPED_TABLE)
+        drill = self._drill(DROPPED_TABLE)
+        self.teller.rows(tale.dropped_table(drill.report))
+
+    def _disk_lost(self) -> None:
+        self.teller.said(tale.DISK_LOST)
+        drill = self._drill(DISK_LOST)
+        self.teller.rows(tale.disk_lost(drill.report))
+
+    def _drill(self, name: str) -> DrillFigures:
+        """Run it, and tell the verdict."""
+        folder = self.place.root / "reports" / name
+        words = ("drill", "run", name)
+        answer = self.drkit("the drill", *words, accept=(0, 1, PROMISE), unseen=("--report", str(folder)))
+        if answer.value.get("verdict") is None:
+            raise Failed(f"the drill {name} gave no verdict", where=str(self.place.logs), why=str(answer.value))
+        drill = DrillFigures(from_json(answer.value), answer.seconds)
+        self.report.drills[name] = drill
+        self.teller.judged(drill.report.verdict.value == "pass", tale.verdict(drill.report))
+        return drill
 
     def _figures(self) -> None:
         report = self.report
-        self._begin(7, "What it took")
         report.stores = [measure(target, self.bucket) for target in self.targets]
+        page = self.place.root / "reports" / DISK_LOST / FILES["html"]
+        report.page = publish(page, *((self.place.root, "report.html") if report.kept else (self.order.page_folder,)))
         report.seconds = self.clock.monotonic() - self.begun_s
-        report.kept = self.order.keep is not None
-        self.teller.rows(rescue.summary(report, self.order.keep))
+        self.teller.rows(tale.summary(report))
 
     # --- the edges ---
 
@@ -238,6 +227,8 @@ class _Story:
 
     def end(self, *, keep_logs: bool) -> None:
         """Stop everything; remove everything, but for what was asked to be kept."""
+        if self.daemon is not None:
+            self.daemon.stop()
         self.source.stop()
         self.place.end_all()
         if self.order.keep is not None:
@@ -255,11 +246,23 @@ class _Story:
             raise Failed("the bucket could not be emptied", where=self.bucket.url, why=str(error), cure=cure) from error
 
 
-def _noted(findings: list[dict[str, object]]) -> str:
-    """' It notes: ...' of the warnings, those of one text together."""
-    about: dict[str, list[str]] = {}
-    for finding in findings:
-        if finding.get("level") == "warn":
-            about.setdefault(str(finding.get("text")), []).append(str(finding.get("about")))
-    notes = [f"{', '.join(names)}: {text}" for text, names in about.items()]
-    return f" It notes: {'; '.join(notes)}." if notes else ""
+def _objects(value: object) -> list[dict[str, object]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _backup_of(run: dict[str, object], status: dict[str, object]) -> BackupFigures:
+    """Of a run that is done: what it answered, and where the backup is by now."""
+    found = run["answer"]
+    assert isinstance(found, dict)
+    took = parse_time(str(run["ended"])) - parse_time(str(run["started"]))
+    (cluster,) = _objects(status["clusters"])
+    return BackupFigures(
+        id=str(found["id"]),
+        size_bytes=int(found["size_bytes"]),
+        read_bytes=int(found["read_bytes"]),
+        stored_bytes=int(found["stored_bytes"]),
+        seconds=took.total_seconds(),
+        targets={
+            str(one["name"]): "good" if one["backup"] else "none" for one in _objects(cluster["targets"])
+        },
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -11,18 +12,29 @@ class Teller(Protocol):
 
     def heading(self, number: int, title: str) -> None: ...
 
-    def typed(self, line: str, *, prompt: str = "$") -> None:
+    def typed(self, line: str) -> None:
         """A command, as a person would type it."""
         ...
 
     def said(self, line: str) -> None:
-        """What came of it: one sentence."""
+        """What came of it: a sentence or two."""
         ...
 
-    def rows(self, rows: list[tuple[str, str]]) -> None:
-        """Figures under each other: a name and its value."""
+    def shown(self, lines: Sequence[str]) -> None:
+        """A command's own words, as they are."""
         ...
 
-    def busy(self, doing: str) -> AbstractContextManager[object]:
-        """Show that something is going on, for the length of the block; nothing is told meanwhile."""
+    def judged(self, passed: bool, line: str) -> None:
+        """A verdict in one sentence."""
+        ...
+
+    def rows(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Figures under each other: a name and its value; a name that is "" goes on with the row above."""
+        ...
+
+    def busy(self, doing: str) -> AbstractContextManager[Callable[[str], None]]:
+        """Show that something is going on, for the length of the block; nothing is told meanwhile.
+
+        The block gets a function that says more exactly what.
+        """
         ...

@@ -1,4 +1,4 @@
-"""`drkit demo`: a server, a backup, a disaster and a restore, in one folder."""
+"""`drkit demo`: a server, its backups, a drill and a disaster, in one folder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -18,24 +17,25 @@ import typer
 
 from drkit.cli.context import Context, of
 from drkit.cli.render import answer_json, use_color
-from drkit.cli.verbs import VERBS, Verb
 from drkit.core.errors import Missing
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WIDTH = 118
+_WIDTH = 110
+_INDENT = " " * 3
 
 
 def run(
     ctx: typer.Context,
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="use this folder and leave it")] = None,
     major: Annotated[int, typer.Option("--major", metavar="N", help="the PostgreSQL to use")] = 18,
-    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1000, help="how many orders")] = 1_000_000,
+    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1000, help="how many orders")] = 500_000,
 ) -> int:
-    """See it work: a throw-away PostgreSQL, backups under load, a DROP TABLE, a crash, and every row accounted for.
+    """See it work: a throw-away PostgreSQL, a daemon that backs it up, a drill, a disaster, and every row accounted for.
 
-    Needs no server and no configuration. A third copy goes to S3 where DRKIT_DEMO_S3_URL (s3://bucket/prefix),
+    Needs no server and no configuration. Writes drkit-demo-report.html into the current folder, and leaves nothing
+    else behind. A third copy goes to S3 where DRKIT_DEMO_S3_URL (s3://bucket/prefix),
     _ENDPOINT, _ACCESS_KEY and _SECRET_KEY are set.
     """
     from drills.demo.report import SCHEMA
@@ -47,7 +47,7 @@ def run(
     context = of(ctx)
     clock = SystemClock()
     token = CancelToken(clock=clock)
-    order = Order(_programs(), _verbs(), os.environ, keep, major, rows)
+    order = Order(_programs(), os.environ, keep, _here(), major, rows)
     teller = _Screen(context)
     with signals_cancel(token), _first_signal_only():
         report = demo(order, teller, clock, token)
@@ -68,10 +68,12 @@ def _programs() -> Path:
     raise Missing("the programs drkit and drkit-wal", where=str(beside), cure="pip install drkit, or: make demo")
 
 
-def _verbs() -> frozenset[str]:
-    """The plain verbs that this installation has."""
-    plain = ((name, verb) for name, verb in VERBS.items() if isinstance(verb, Verb))
-    return frozenset(name for name, verb in plain if find_spec(f"drkit.cli.{verb.module}") is not None)
+def _here() -> Path | None:
+    """The current folder; None where it is gone."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 @contextmanager
@@ -109,27 +111,38 @@ class _Screen:
     def heading(self, number: int, title: str) -> None:
         self._line(("\n" if number > 1 else "") + self._paint("1", f"{number}  {title}"))
 
-    def typed(self, line: str, *, prompt: str = "$") -> None:
-        self._line(f"   {self._paint('2', prompt)} {self._paint('36', line)}")
+    def typed(self, line: str) -> None:
+        self._line(f"   {self._paint('2', '$')} {self._paint('36', line)}")
 
     def said(self, line: str) -> None:
-        self._line(textwrap.fill(line, _WIDTH, initial_indent="   ", subsequent_indent="   ", break_long_words=False))
+        self._line(_filled(line, _INDENT, _INDENT))
 
-    def rows(self, rows: list[tuple[str, str]]) -> None:
-        width = max(len(name) for name, _ in rows)
+    def shown(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._line(f"   {self._paint('2', '|')} {line}".rstrip())
+
+    def judged(self, passed: bool, line: str) -> None:
+        word = "PASSED" if passed else "FAILED"
+        text = _filled(f"{word}  {line}", _INDENT, _INDENT + " " * 8)
+        self._line(text.replace(word, self._paint("1;32" if passed else "1;31", word), 1))
+
+    def rows(self, rows: Sequence[tuple[str, str]]) -> None:
+        width = max((len(name) for name, _ in rows), default=0)
         for name, text in rows:
-            self._line(f"   {self._paint('1', f'{name:<{width}}')}  {text}")
+            head = f"{_INDENT}{name:<{width}}  "
+            filled = text if text.startswith(" ") else _filled(text, head, " " * len(head))
+            self._line(filled if not name else filled.replace(name, self._paint("1", name), 1))
 
     @contextmanager
-    def busy(self, doing: str) -> Iterator[None]:
+    def busy(self, doing: str) -> Iterator[Callable[[str], None]]:
         if not self._live:
-            yield
+            yield lambda text: None
             return
         from rich.console import Console
 
         self._console = self._console or Console(stderr=True)
-        with self._console.status(f"{doing} ..."):
-            yield
+        with self._console.status(f"{doing} ...") as status:
+            yield lambda text: status.update(f"{text} ...")
 
     def end(self, faults: list[str]) -> None:
         """The last line: whether it proved what it set out to prove."""
@@ -148,3 +161,9 @@ class _Screen:
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._color else text
+
+
+def _filled(text: str, first: str, rest: str) -> str:
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )

@@ -31,7 +31,9 @@ def run(
     connection: Annotated[
         str | None, typer.Option("--connection", metavar="CONNINFO", help="default: that of the only cluster")
     ] = None,
-    writers: Annotated[int, typer.Option("--writers", min=1, max=64)] = 4,
+    writers: Annotated[
+        int, typer.Option("--writers", metavar="N", min=1, max=64, help="how many connections write at once")
+    ] = 4,
     pace: Annotated[str, typer.Option("--pace", metavar="TIME", help="the rest between two rows")] = "20ms",
     length: Annotated[str | None, typer.Option("--for", metavar="TIME", help="default: until Ctrl-C")] = None,
 ) -> int:

@@ -66,7 +66,7 @@ def run(
     ctx: typer.Context,
     cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None,
     newest: Annotated[
-        int | None, typer.Option("--newest", min=1, help="of each cluster only so many good ones")
+        int | None, typer.Option("--newest", metavar="N", min=1, help="of each cluster only so many good ones")
     ] = None,
 ) -> int:
     """The backups of a cluster: size, what is stored, and their state on each target.

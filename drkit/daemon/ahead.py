@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import zip_longest
+from itertools import chain, islice, zip_longest
+from pathlib import Path
 from typing import BinaryIO
 
 from drkit.core.cancel import CancelToken
@@ -23,39 +24,71 @@ from drkit.core.flow import Channel, Group
 from drkit.core.log import Log
 from drkit.daemon.archiver import Archiver
 from drkit.daemon.clusters import Clusters, Place
-from drkit.engines.postgres.wal import WalKind, WalName, WalNameError, parse_name
+from drkit.engines.postgres.wal import WalName, WalNameError, parse_name
 from storage_backends.errors import StorageError
 
-_READY = ".ready"
+_READY, _DONE = ".ready", ".done"
+_DONE_LENGTH = 24 + len(_DONE)  # of a segment
 _WINDOW = 64  # files of one cluster that are pushed ahead: what is remembered of results is more
 _REST_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What PostgreSQL has not handed over. files: in its order · oldest_at: when the first of them was finished."""
+    """What PostgreSQL has not handed over. files: the first of them, in its order · count, size_bytes: of all
+    oldest_at: when the first was finished.
+
+    done, done_at: the newest segment that it marks as archived, by whomever, and when; "" and None on a standby, which
+    marks what it received.
+    """
 
     files: tuple[WalName, ...] = ()
+    count: int = 0
     size_bytes: int = 0
     oldest_at: datetime | None = None
+    done: str = ""
+    done_at: datetime | None = None
 
 
 def waiting(place: Place) -> Waiting:
-    """Read archive_status: one pass over its names, one stat. Raises OSError."""
-    found: list[WalName] = []
+    """Read archive_status: one pass over its names, two stats. Raises OSError.
+
+    100,000 files take 0.1 s: only the names that are given back are looked at more closely.
+    """
+    found: list[str] = []
+    done = ""
     with os.scandir(place.status) as entries:
         for entry in entries:
-            if entry.name.endswith(_READY):
-                with suppress(WalNameError):
-                    found.append(parse_name(entry.name.removesuffix(_READY)))
-    found.sort(key=lambda name: (name.kind is not WalKind.HISTORY, name.text))
-    whole = sum(name.kind in (WalKind.SEGMENT, WalKind.PARTIAL) for name in found)
-    oldest = None
-    for name in found[:1]:
-        with suppress(FileNotFoundError):
-            seconds = (place.status / f"{name.text}{_READY}").stat().st_mtime
-            oldest = datetime.fromtimestamp(seconds, UTC)
-    return Waiting(tuple(found), whole * place.segment_bytes, oldest)
+            name = entry.name
+            if name.endswith(_READY):
+                found.append(name[: -len(_READY)])
+            elif name.endswith(_DONE) and len(name) == _DONE_LENGTH and not place.standby:
+                done = max(done, name[: -len(_DONE)])
+    histories = [text for text in found if text.endswith(".history")]
+    found.sort()
+    first = list(islice(_parsed(chain(sorted(histories), found)), _WINDOW))
+    whole = sum(len(text) == 24 or text.endswith(".partial") for text in found)
+    oldest_at = _changed_at(place.status / f"{first[0].text}{_READY}") if first else None
+    done_at = _changed_at(place.status / f"{done}{_DONE}") if done else None
+    return Waiting(tuple(first), len(found), whole * place.segment_bytes, oldest_at, done, done_at)
+
+
+def _parsed(texts: Iterable[str]) -> Iterator[WalName]:
+    """Each once: history files are met in both lists."""
+    seen: set[str] = set()
+    for text in texts:
+        if text not in seen:
+            seen.add(text)
+            with suppress(WalNameError):
+                yield parse_name(text)
+
+
+def _changed_at(path: Path) -> datetime | None:
+    """Of a mark: when it was made, renaming (from ready to done) included. None where it is gone."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_ctime, UTC)
+    except FileNotFoundError:
+        return None
 
 
 def open_wal_file(place: Place, name: WalName) -> BinaryIO:
@@ -106,7 +139,7 @@ class Ahead:
             with self._lock:
                 self._waiting[place.cluster] = found
                 self._forget(place.cluster, {name.text for name in found.files})
-            window = 1 if self._archiver.problem(place.cluster) else _WINDOW  # one finds out whether it works again
+            window = 1 if self._archiver.problem(place.cluster) else None  # one finds out whether it works again
             rows.append([(place, name) for name in found.files[:window] if self._is_due(place, name)])
         return [one for row in zip_longest(*rows) for one in row if one is not None]
 
@@ -125,7 +158,7 @@ class Ahead:
             return self._clock.monotonic() >= self._taken.get((place.cluster, name.text), 0.0)
 
     def _forget(self, cluster: str, ready: set[str]) -> None:
-        """With the lock held: what PostgreSQL has handed over."""
+        """With the lock held: what PostgreSQL has handed over, and what is no longer among the first."""
         for key in [key for key in self._taken if key[0] == cluster and key[1] not in ready]:
             del self._taken[key]
 

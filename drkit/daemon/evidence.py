@@ -67,8 +67,8 @@ class Evidence(Protocol):
 
 
 class CatalogueEvidence:
-    """jobs: those of the schedule, clusters: theirs · host: this one, whose own leases are of jobs that ended or that we
-    know."""
+    """jobs: those of the schedule, clusters: theirs · host: this one, whose own leases are of jobs that ended or that
+    we know."""
 
     def __init__(self, runner: Runner, jobs: Iterable[str], clusters: Iterable[str], host: str, clock: Clock) -> None:
         self._runner, self._clusters, self._host, self._clock = runner, frozenset(clusters), host, clock

@@ -95,11 +95,11 @@ class WalPath:
             debts, there = owed[target].get(system or 0, Owed()), self.archiver.last(cluster, target)
             why = resting.get(target, "")
             rows.append(TargetFacts(target, debts.count, debts.size_bytes, debts.since, there.file, there.at, why))
+        newer = waiting.done >= last.file and waiting.done_at is not None  # by the command line, or before this began
+        file, at = (waiting.done, waiting.done_at) if newer else (last.file, last.at)
         problem = self.archiver.problem(cluster) or self.clusters.problem(cluster)
-        ready, ready_bytes = len(waiting.files), waiting.size_bytes
-        return ArchiveFacts(
-            cluster, system, last.file, last.at, ready, ready_bytes, waiting.oldest_at, tuple(rows), problem
-        )
+        ready, ready_bytes = waiting.count, waiting.size_bytes
+        return ArchiveFacts(cluster, system, file, at, ready, ready_bytes, waiting.oldest_at, tuple(rows), problem)
 
     # --- the verb push ---
 

@@ -261,15 +261,16 @@ def test_row_14_the_daemon_tells_of_it_and_that_it_is_over(well: Well, person: R
     data = path.read_bytes()
     with configured(well, f'\n[notify]\nwebhook = "{person.url}"\n'):
         path.unlink()
-        with daemon(well):
+        with daemon(well) as process:
             event = person.find("wal.gap", "problem")
             assert (event["target"], event["about"]) == ("a", name)
             path.write_bytes(data)
             give(path)
+            process.terminate()
+            process.wait()
         with daemon(well):
             event = person.find("wal.gap", "over")
             assert (event["target"], event["about"]) == ("a", name)
         told = [(one["kind"], one["state"], one["text"]) for one in person.events]
-        print(told)
         assert [state for kind, state, _ in told if kind == "wal.gap"] == ["problem", "over"], told
     (well.scene.root / "spool" / "heartbeat").unlink()

@@ -24,7 +24,7 @@ from tests.real.postgres import give, give_tree, make_folder, run, server_user
 CLUSTERS, WAITING = 20, 4
 SEGMENT_BYTES = 16 << 20
 BOUND_BYTES = 320 << 20
-"""Of the daemon's own process, at its highest (docs/daemon.md): some 120 MiB of programs (with boto3), and the compressed
+"""Of the daemon's own process, at its highest (docs/daemon.md): some 120 MiB of programs with boto3, and the compressed
 and the sealed bytes of each segment on its way, three looked ahead here. Measured: 221 MiB."""
 _WITHIN_S = 180.0
 

@@ -288,7 +288,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=EVENTS,
     lines=st.lists(st.sampled_from(["0 * * * *", "*/30 * * * *", "15 */2 * * *"]), min_size=1, max_size=3),

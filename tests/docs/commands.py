@@ -71,7 +71,7 @@ def _argument(parameter: Any) -> str:
 
 
 def _row(parameter: Any) -> str:
-    names = ", ".join(sorted(parameter.opts, key=len, reverse=True))
+    names = ", ".join([*sorted(parameter.opts, key=len, reverse=True), *parameter.secondary_opts])
     value = "" if parameter.is_flag or parameter.count else f" {parameter.metavar or 'VALUE'}"
     default = parameter.default
     told = default not in (None, False, 0, "", ()) and not callable(default) and not parameter.count

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from drills.sandbox import MARKER, PREFIX
+from drills.sandbox import PREFIX
 from tests.acceptance.scene import DRKIT, as_server
 from tests.drills.drill_world import DrillWorld, drill_world, states
 from tests.real.postgres import give
+from tests.storage_backends.mounts import tmpfs
 
 pytestmark = pytest.mark.real
 
@@ -29,7 +30,9 @@ def begin(world: DrillWorld) -> tuple[int, Path, int]:
     """A drill under way, its restored server running: its pid, its sandbox, and the server's pid."""
     process = as_server([DRKIT, "--config", world.world.config, "-q", "drill", "run", "quick-disk"])
     for _ in range(1200):
-        found = [path for path in world.staging.glob(f"{PREFIX}*/data/postmaster.pid") if path.read_text().count("\n") > 5]
+        found = [
+            path for path in world.staging.glob(f"{PREFIX}*/data/postmaster.pid") if path.read_text().count("\n") > 5
+        ]
         if found:
             return process.pid, found[0].parent.parent, int(found[0].read_text().split()[0])
         if process.poll() is not None:
@@ -59,11 +62,11 @@ def test_what_a_killed_drill_left_the_next_one_removes(world: DrillWorld) -> Non
 
 def test_a_drill_that_still_runs_is_left_alone(world: DrillWorld) -> None:
     """A second one beside it does its own work, and refuses only where both would write to the cluster."""
-    pid, sandbox, server = begin(world)
-    status, error = world.world.refusal("drill", "run", "quick-disk", "--ledger") if False else (0, {})
+    pid, sandbox, _ = begin(world)
+    status, error = world.world.refusal("drill", "run", "quick-disk")
+    assert (status, error["what"]) == (6, "another drill writes to this cluster")
     report = world.run("quick-region", "--no-ledger")
     assert report["verdict"] == "pass" and not report["findings"]
-    assert status == 0 and error == {}
     _, ended = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(ended) == 0 and not sandbox.exists()
     world.clean()
@@ -82,8 +85,17 @@ def test_a_signal_aborts_and_cleans_up(world: DrillWorld) -> None:
 
 
 def test_no_room_is_refused_with_numbers_before_anything_happens(world: DrillWorld) -> None:
-    report = world.run_with("quick-disk", min_size="1GB", ledger=False, checks=("V3",))
-    assert report.reasons[0].endswith("at least 1.0 GiB are asked for") or "are asked for" in report.reasons[0]
+    place = world.world.root / "small"
+    config = world.world.root / "small.toml"
+    with tmpfs(place, "size=32m"):
+        give(place)
+        config.write_text(world.world.config.read_text().replace(f"{world.world.root}/staging", str(place)))
+        give(config)
+        config.chmod(0o600)
+        status, error = world.world.refusal("drill", "run", "quick-disk", config=config)
+        assert (status, error["what"]) == (4, "there is not enough space for the drill")
+        assert " are missing" in error["why"] and "are free" in error["why"]
+        assert not list(place.iterdir())
 
 
 def test_a_sacrificial_server_is_really_destroyed() -> None:
@@ -93,4 +105,4 @@ def test_a_sacrificial_server_is_really_destroyed() -> None:
         assert report["verdict"] == "pass" and states(report)["V1"] == "passed"
         assert "SIGKILL" in report["fault"] and not data.exists()
         assert not any("not really lost" in line for line in report["untested"])
-        assert not list(world.staging.iterdir()) and (world.staging / MARKER).exists() is False
+        assert not list(world.staging.iterdir())
