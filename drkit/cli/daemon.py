@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from drkit.daemon.channels import Channel
     from drkit.daemon.notify import Notifier
     from drkit.daemon.schedule import Scheduler
-    from drkit.daemon.socket import Verb
     from drkit.daemon.wal_path import WalPath
     from drkit.daemon.watch import TargetWatch
 
@@ -47,7 +46,8 @@ def run(ctx: typer.Context) -> int:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal is no reason to stop
         with sole(config.daemon.spool, config.daemon.socket):
             supervisor = Supervisor(os.environ, os.getpid())
-            Daemon(_Parts(wiring).all, supervisor, wiring.log).run(wiring.token)
+            parts = _Parts(wiring)
+            Daemon(parts.all, supervisor, wiring.log, parts.heartbeat.stuck).run(wiring.token)
     return DONE
 
 
@@ -57,16 +57,20 @@ class _Parts:
     def __init__(self, wiring: Wiring) -> None:
         from drkit.cli.wal_path import wal_path
         from drkit.cli.wire_schedule import scheduler
+        from drkit.daemon.facts_json import to_text
+        from drkit.daemon.heartbeat import Heartbeat
+        from drkit.daemon.socket import telling
 
         self._wiring, self._config = wiring, wiring.config
         self._path = wiring.loaded.path.absolute()
         self._started: datetime = wiring.clock.now()
         self._notifier = notifier(wiring, self._path)
         self._watch = self._target_watch()
-        telling = _Nudging(self._notifier, self._watch.nudge)
-        self._wal: WalPath = wal_path(wiring, telling)
-        self._schedule: Scheduler = scheduler(self._config, self._path, os.environ, wiring.clock, wiring.log, telling)
-        self._wal.add(self._status())
+        nudging = _Nudging(self._notifier, self._watch.nudge)
+        self._wal: WalPath = wal_path(wiring, nudging)
+        self._schedule: Scheduler = scheduler(self._config, self._path, os.environ, wiring.clock, wiring.log, nudging)
+        self._wal.add(telling("status", lambda: to_text(self.facts())))
+        self.heartbeat = Heartbeat(self._config.daemon.spool, self.facts, wiring.clock, wiring.log)
         self.all: Sequence[Part] = (*self._wal.parts, self._schedule, *self._tellers())
 
     def facts(self) -> DaemonFacts:
@@ -76,20 +80,13 @@ class _Parts:
         return DaemonFacts(
             os.getpid(),
             self._started,
-            self._wiring.clock.now(),
+            self.heartbeat.last or self._started,
             str(self._path),
             self._wal.facts(),
             self._schedule.running(),
             self._schedule.recent(),
             self._schedule.next_runs(),
         )
-
-    def _status(self) -> Verb:
-        from drkit.daemon.facts_json import to_text
-        from drkit.daemon.protocol import Answer, Status
-        from drkit.daemon import socket
-
-        return socket.Verb("status", lambda call: Answer(Status.OK, to_text(self.facts())))
 
     def _target_watch(self) -> TargetWatch:
         from drkit.cli.wire_schedule import children
@@ -102,14 +99,13 @@ class _Parts:
 
     def _tellers(self) -> list[Part]:
         from drkit.cli.policy import promises_of
-        from drkit.daemon.heartbeat import Heartbeat
         from drkit.daemon.watch import LiveWatch
 
         wiring, config = self._wiring, self._config
         promises = {name: promises_of(cluster) for name, cluster in config.cluster.items()}
         parts: list[Part] = [
             self._notifier,
-            Heartbeat(config.daemon.spool, self.facts, wiring.clock, wiring.log),
+            self.heartbeat,
             LiveWatch(self.facts, promises, self._notifier.report, wiring.clock),
             self._watch,
         ]
@@ -123,9 +119,8 @@ class _Parts:
         from drkit.daemon.metrics_server import MetricsServer
 
         def page() -> str:
-            return render(
-                families(self.facts(), self._watch.looked, self._wiring.clock.now(), version=version("drkit"))
-            )
+            facts, now, waiting = self.facts(), self._wiring.clock.now(), self._notifier.waiting()
+            return render(families(facts, self._watch.looked, now, version=version("drkit"), waiting=waiting))
 
         return MetricsServer(*split_address(address), page)
 

@@ -29,7 +29,7 @@ from storage_backends.errors import StorageError
 
 _READY, _DONE = ".ready", ".done"
 _DONE_LENGTH = 24 + len(_DONE)  # of a segment
-_WINDOW = 64  # files of one cluster that are pushed ahead: what is remembered of results is more
+_WINDOW = 1024  # files of one cluster that are pushed ahead: results of more than that are remembered
 _REST_S = 10.0
 
 

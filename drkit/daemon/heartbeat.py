@@ -25,6 +25,7 @@ from storage_backends.errors import StorageError
 
 NAME = "heartbeat"
 _VERSION = 1
+_STUCK_BEATS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,23 @@ class Heartbeat:
         self._path, self._facts, self._clock, self._log, self._every_s = spool / NAME, facts, clock, log, every_s
         self._failed = False
         self._last: datetime | None = None
+        self._turned_s = clock.monotonic()
 
     @property
     def last(self) -> datetime | None:
         """When the last one was written; None before the first. From any thread."""
         return self._last
 
+    def stuck(self) -> str:
+        """Why the daemon must be taken for stuck, "" while facts can be had. From any thread."""
+        silent_s = self._clock.monotonic() - self._turned_s
+        return f"no facts could be had for {silent_s:.0f} s" if silent_s > _STUCK_BEATS * self._every_s else ""
+
     def run(self, token: CancelToken) -> None:
         """The last thing that it writes is that the daemon was stopped."""
         while not token.cancelled:
             self._write(stopped=False)
+            self._turned_s = self._clock.monotonic()
             token.wait(self._every_s)
         self._write(stopped=True)
 

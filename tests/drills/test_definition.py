@@ -1,0 +1,72 @@
+"""Definitions: where they come from, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from drills.definition import ALIASES, built_in, find_definition
+from drills.order import sides
+from drills.scenarios.registry import SCENARIOS
+from drkit.config.drill import Drill
+from drkit.core.errors import ConfigError, Missing, UsageError
+
+SITES = {"local": "fra", "second": "fra", "vault": "dub"}
+
+
+def drill(**keys: object) -> Drill:
+    return Drill.model_validate({"scenario": "disk-lost"} | keys)
+
+
+@pytest.mark.parametrize(("alias", "name"), ALIASES.items())
+def test_what_comes_with_drkit_is_found_by_name_and_number(alias: str, name: str) -> None:
+    found = find_definition(alias.lower(), {})
+    assert (found.name, found.scenario_id, found.drill.scenario) == (name, alias, name)
+    assert found == find_definition(name, {}) == built_in(name)
+    assert SCENARIOS[name]().ident == alias
+    assert json.loads(json.dumps(found.as_json()))["deadlines"]["restore"] == "4h"
+
+
+def test_the_configuration_comes_first_and_may_replace_what_is_built_in() -> None:
+    mine = {"disk-lost": drill(title="mine"), "monthly": drill(title="monthly")}
+    assert find_definition("D03", mine).drill.title == "mine"
+    assert find_definition("monthly", mine).source == "the configuration"
+    with pytest.raises(Missing, match="no drill 'yearly'") as error:
+        find_definition("yearly", mine)
+    assert "monthly" in error.value.why and "wal-gap" in error.value.why
+
+
+def test_a_file_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('scenario = "region-loss"\nrto = "20m"\n[[assertion]]\nname = "a"\nsql = "select true"\n')
+    found = find_definition(str(path), {})
+    assert (found.name, found.source, found.drill.assertion[0].name) == ("mine", str(path), "a")
+    for text, what in (
+        ('scenario = "flood"', "scenario: "),
+        ('scenario = "disk-lost"\nhurry = true', "hurry: "),
+        ("scenario =", "not TOML"),
+        ('scenario = "dropped-table"', "ledger = true"),
+        ('scenario = "wal-gap"\npoint = "oldest"', "finds its own"),
+        ('scenario = "disk-lost"\ndeny_sites = ["x"]\nallow_sites = ["x"]', "allow_sites and in deny_sites"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError) as error:
+            find_definition(str(path), {})
+        assert what in f"{error.value}"
+    with pytest.raises(Missing):
+        find_definition(str(tmp_path / "nowhere.toml"), {})
+
+
+def test_what_a_drill_may_read() -> None:
+    assert sides(drill(), "fra", SITES).allowed == ("local", "second", "vault")
+    lost = sides(drill(scenario="region-loss"), "fra", SITES)
+    assert (lost.allowed, lost.denied, lost.sites) == (("vault",), ("local", "second"), ("fra",))
+    assert sides(drill(deny_targets=["local"], allow_sites=["fra"]), "fra", SITES).allowed == ("second",)
+    with pytest.raises(UsageError, match="there is no site 'rome'"):
+        sides(drill(deny_sites=["rome"]), "fra", SITES)
+    with pytest.raises(UsageError, match="there is no target 'x'"):
+        sides(drill(allow_targets=["x"]), "fra", SITES)
+    with pytest.raises(UsageError, match="no target is left"):
+        sides(drill(scenario="region-loss"), "fra", {"local": "fra"})
