@@ -122,11 +122,11 @@ class Clusters:
         with self._lock:
             return next((p for p in self._places.values() if p.system_identifier == system_identifier), None)
 
-    def look(self) -> None:
-        """Read the folders whose turn it is."""
+    def look(self, *, asking: bool = True) -> None:
+        """Read the folders whose turn it is; asking: also of servers that have to be asked where theirs is."""
         for spec in self.specs.values():
             now = self._clock.monotonic()
-            if now >= self._look_at.get(spec.name, now):
+            if now >= self._look_at.get(spec.name, now) and (asking or spec.data_dir):
                 self._look(spec)
                 pause_s = _LOOK_S if not self.problem(spec.name) else _AGAIN_S if spec.data_dir else _ASK_S
                 self._look_at[spec.name] = self._clock.monotonic() + pause_s

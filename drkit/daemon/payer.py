@@ -16,7 +16,7 @@ from storage_backends.errors import StorageError
 _LOOK_S = 2.0
 _LIMIT, _DEADLINE_S = 8, 5.0  # of one turn: after it, it is looked again whether somebody pushes
 _BLOCKED_AGAIN_S = 600.0  # whether what stood in the way of a debt was repaired
-_YIELD_S = 30.0  # a server that writes without a pause must not keep debts from being paid for ever
+_YIELD_S = 5.0  # a server that writes without a pause must not keep debts from being paid for ever
 
 
 class Payer:
@@ -72,6 +72,6 @@ class Payer:
         )
         if blocked_too and not done.busy:
             self._blocked_at[target.name] = now + _BLOCKED_AGAIN_S
-        if done.left and not done.paid:  # it rests as any target that fails, so that it is opened anew
-            self._spool.failed(target.name, self._clock.now(), next(iter(done.left.values())))
+        for name, why in done.failed.items():  # it rests as any target that fails, so that it is opened anew
+            self._spool.failed(name, self._clock.now(), why)
         return done.paid > 0

@@ -94,7 +94,11 @@ class OpenTargets:
             with self._changed:
                 before = self._repository
             kept = [t for t in before.targets if t.name not in names] if before else []
-            made, failed = self._doors.make(names)
+            try:
+                made, failed = self._doors.make(names)
+            except (StorageError, DrkitError) as error:  # credentials that cannot be read now
+                self._failed(error, {}, names)
+                return
             problems: dict[str, Problem] = dict(failed)
             answers = ask_all(made, _knock, lambda good: bool(good or kept), self._patience, self._clock)
             problems |= answers.failed

@@ -120,5 +120,5 @@ class WalPath:
 
     def _group(self) -> int | None:
         """Root's socket is for the servers' group: who may connect is decided by the peer's user all the same."""
-        self.clusters.look()
+        self.clusters.look(asking=False)
         return self.clusters.group()

@@ -27,10 +27,14 @@ class Payment:
 
 @dataclass(slots=True)
 class Paid:
-    """paid: objects that arrived · left: (file, target) -> why it is still owed · busy: another process is paying."""
+    """paid: objects that arrived · left: (file, target) -> why it is still owed · busy: another process is paying.
+
+    failed: targets that could not be asked, and why
+    """
 
     paid: int = 0
     left: dict[tuple[str, str], str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     busy: bool = False
 
 
@@ -74,7 +78,10 @@ def _pay(debt: Debt, target: Target, repository: Repository, spool: Spool, done:
     except (StorageError, DrkitError) as error:
         done.left[debt.file, target.name] = str(error)
         log.warn("wal debt left", file=debt.file, target=target.name, why=str(error))
-        return isinstance(error, Damage)  # of the spool's own bytes: says nothing about the target
+        if isinstance(error, Damage):
+            return True  # of the spool's own bytes: says nothing about the target
+        done.failed[target.name] = str(error)
+        return False
     if met.there or met.outcome is Outcome.EXPIRED:
         spool.settle(debt)
         done.paid += 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from drkit.core.clock import SystemClock
-from drkit.core.errors import Conflict, Refused, Unreachable
+from drkit.core.errors import ConfigError, Conflict, Refused, Unreachable
 from drkit.core.log import NoLog
 from drkit.daemon.ledger import Ledger
 from drkit.daemon.payer import Payer
@@ -233,6 +235,40 @@ def test_a_target_that_fails_while_it_is_paid_rests(host: Host, world: World) ->
     host.has_rested()
     assert not payer.turn()
     assert "b" in world.spool.resting(SystemClock().now()) and world.spool.count("b") == 1
+
+
+def test_a_debt_that_is_blocked_does_not_make_its_target_rest(host: Host, world: World) -> None:
+    payer = Payer(host.targets, host.archiver, world.spool, SystemClock(), NoLog())
+    host.switches["b"].away = True
+    host.push(world.segment(NAME))
+    host.switches["b"].away = False
+    with world.backends["b"].create(world.layout.archived(NAME)) as upload:
+        upload.write(b"what a failing disk made of it")
+        upload.commit()
+    host.has_rested()
+    host.targets.look()
+    assert not payer.turn() and [debt.blocked for debt in world.spool.debts("b")] == [True]
+    assert not world.spool.resting(SystemClock().now())
+    assert host.push(world.segment(NEXT)) == ("a", "b")
+
+
+def test_credentials_that_cannot_be_read_for_a_while_end_nothing(host: Host, world: World) -> None:
+    host.switches["b"].away = True
+    host.push(world.segment(NAME))
+    host.targets.look()
+    host.switches["b"].away = False
+    host.has_rested()
+    make, host.targets._doors = host.targets._doors, replace(host.targets._doors, make=_no_credentials)
+    host.targets.look()
+    assert host.push(world.segment(NEXT)) == ("a",)
+    host.targets._doors = make
+    host.has_rested()
+    host.targets.look()
+    assert host.push(world.segment(LATER)) == ("a", "b")
+
+
+def _no_credentials(names: object) -> NoReturn:
+    raise ConfigError("the file of credentials cannot be read")
 
 
 def test_no_debt_is_paid_while_something_is_pushed(host: Host, world: World) -> None:

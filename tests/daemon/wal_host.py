@@ -59,13 +59,13 @@ class Switched(Passthrough):
         super().__init__(inner)
         self._switch, self._mounted = switch, switch.mounted
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         self._check()
         if "/wal/" in key:
             self._switch.created.append(key)
             self._switch.entered.set()
             self._switch.go.wait(30)
-        return super().create(key, size_bytes)
+        return super().create(key, size_bytes, replacing=replacing)
 
     def open(self, key: Key, start: int = 0, length: int | None = None) -> Reader:
         self._check()
