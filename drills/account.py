@@ -82,7 +82,7 @@ def objectives_of(
         "rpo": Objective("rpo", _seconds(rpo), loss.loss_s if loss else None, _rpo_text(loss)),
         "rto": Objective("rto", _seconds(rto), rto_s, _rto_text(rto_s, allowance_s)),
     }
-    return tuple(found[name] for name in dict.fromkeys(drill.tests))
+    return tuple(found[name] for name in drill.objectives)
 
 
 def _rpo_text(loss: Loss | None) -> str:

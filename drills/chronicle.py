@@ -111,7 +111,7 @@ class Chronicle:
             version=drill.version,
             owner=drill.owner,
             scenario=order.definition.scenario_id,
-            title=drill.title,
+            title=order.definition.title,
             cluster=order.cluster,
             system_identifier=steady.server.system_identifier if steady else 0,
             started_at=format_time(self.started_at),
@@ -187,7 +187,7 @@ class Chronicle:
                 found.append(Finding("error", text, cure))
         drill, promised = self.order.drill, self.order.config.objectives
         for name, value in (("rpo", drill.rpo or promised.rpo), ("rto", drill.rto or promised.rto)):
-            if value is None and name in drill.tests:
+            if value is None and name in drill.objectives:
                 cure = f"set {name} in [cluster.{self.order.cluster}.objectives]"
                 found.append(Finding("note", f"no {name} is promised, so none can be kept or broken", cure))
         return list(dict.fromkeys(found))

@@ -44,7 +44,8 @@ class Deadlines(Section):
 
 
 class Drill(Section):
-    """A drill: a disaster, the point to restore, and what must hold afterwards."""
+    """A drill: a disaster, the point to restore, and what must hold afterwards. What it restores from is only read; of
+    the cluster it asks questions, and ends a WAL segment to see that archiving works."""
 
     scenario: ScenarioName
     """The disaster."""
@@ -59,8 +60,8 @@ class Drill(Section):
     point: str = "latest"
     """The point to restore: `latest`, `oldest`, `random-instant:14d`, `least-recently-drilled`, `backup:ID`, a time
     with zone, `lsn:X/Y`, `xid:N`, `name:NAME`. A dropped table and a WAL gap find their own."""
-    tests: tuple[Literal["rpo", "rto"], ...] = ("rpo", "rto")
-    """The objectives that it is judged by."""
+    tests: tuple[Literal["rpo", "rto"], ...] | None = None
+    """The objectives that it is judged by. Not set: `rto`, and with a ledger `rpo`, which nothing else can measure."""
     rpo: Duration | None = None
     """The most that may be lost. Not set: what the cluster's objectives say."""
     rto: Duration | None = None
@@ -106,6 +107,8 @@ class Drill(Section):
     def _consistent(self) -> Self:
         if self.scenario == "dropped-table" and not self.ledger:
             raise ValueError("a dropped table is the drill's own: it needs ledger = true")
+        if not self.ledger and (self.rpo is not None or "rpo" in (self.tests or ())):
+            raise ValueError("rpo is measured by the ledger: set ledger = true, or leave it out")
         if self.scenario in ("dropped-table", "wal-gap") and self.point != "latest":
             raise ValueError(f"point: {self.scenario} finds its own; leave it out")
         for kind in ("targets", "sites"):
@@ -117,3 +120,9 @@ class Drill(Section):
         if twice:
             raise ValueError(f"two questions are called {', '.join(twice)}")
         return self
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of those that it is judged by."""
+        wanted = dict.fromkeys(self.tests or ("rpo", "rto"))
+        return tuple(name for name in wanted if name != "rpo" or self.ledger)

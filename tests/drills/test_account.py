@@ -54,10 +54,12 @@ def test_a_long_strip_keeps_what_is_nearest_and_all_that_is_lost() -> None:
 
 
 def test_objectives_are_the_drills_own_or_the_clusters() -> None:
-    drill = Drill.model_validate({"scenario": "disk-lost", "rpo": "5s"})
+    drill = Drill.model_validate({"scenario": "disk-lost", "rpo": "5s", "ledger": True})
     rpo, rto = objectives_of(drill, (timedelta(minutes=1), timedelta(minutes=2)), None, 150.0, 60.0)
     assert (rpo.promised_s, rpo.measured_s, rpo.kept) == (5.0, None, None)
     assert (rto.promised_s, rto.kept) == (120.0, False)
     assert "1m 30s measured, 1m declared" in rto.text
-    only = Drill.model_validate({"scenario": "disk-lost", "tests": ["rto"]})
+    unmeasured = Drill.model_validate({"scenario": "disk-lost"})
+    assert [one.name for one in objectives_of(unmeasured, (None, None), None, None, 0.0)] == ["rto"]
+    only = Drill.model_validate({"scenario": "disk-lost", "tests": ["rto"], "ledger": True})
     assert [one.name for one in objectives_of(only, (None, None), None, None, 0.0)] == ["rto"]
