@@ -13,6 +13,7 @@ from pathlib import Path
 
 from drills.account import objectives_of
 from drills.checks.api import Reference
+from drills.checks.findings import NOT_DONE
 from drills.clocks import Clocks
 from drills.judge import Facts, judge_drill
 from drills.order import DrillOrder, Sides
@@ -170,6 +171,9 @@ class Chronicle:
             found.append("how long it takes to notice a disaster and to decide")
         if self.sides.denied == () and self.order.drill.scenario == "disk-lost":
             found.append("the loss of a target")
+        for check in self.checks:
+            parts = (fact for fact in check.facts if fact.startswith(NOT_DONE))
+            found += [f"{check.check}: {part.removeprefix(NOT_DONE)}" for part in parts]
         return [*dict.fromkeys(found), f"T12: {_T12}", *_ALWAYS]
 
     def _notes(self) -> list[Finding]:

@@ -35,6 +35,11 @@ class Definition:
         """D01 ..."""
         return IDS[self.drill.scenario]
 
+    @property
+    def title(self) -> str:
+        """Its own, else that of the scenario."""
+        return self.drill.title or built_in(self.drill.scenario).drill.title
+
     def as_json(self) -> dict[str, object]:
         """As it is run, for the report."""
         return {"name": self.name, "source": self.source, **_plain(self.drill)}

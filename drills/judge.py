@@ -147,7 +147,7 @@ def _promise(facts: Facts, name: str) -> str:
 def _words(seconds: float) -> str:
     """'17 m 42 s', '4.1 s'."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
     text = format_duration(timedelta(seconds=round(seconds)))
     return "".join(f" {char}" if char.isalpha() and text[at - 1].isdigit() else char for at, char in enumerate(text))
 

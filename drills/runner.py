@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import timedelta
 
 from drills.account import loss_of
 from drills.checks.api import Reference, Scene
-from drills.checks.reference import record, with_moves
 from drills.checks.registry import CHECKS, run_checks
-from drills.checks.tables import comparable
 from drills.chronicle import Chronicle
 from drills.clocks import Clocks
+from drills.comparison import required, settled
 from drills.journal import read_ledger
 from drills.ledger import Entry
 from drills.ledger_table import LEDGER_TABLE, LedgerClient, read_rows
@@ -27,7 +25,7 @@ from drills.report.model import DrillReport, Finding, Probe
 from drills.sandbox import Sandbox, check_room, tidy
 from drills.scenarios.api import Ground, Struck
 from drills.selectors import PointFacts, check_selector, select
-from drills.source import VICTIM, Source
+from drills.source import Source
 from drills.stage import Recovery, Room, StagedServer, stop_words
 from drills.steady import Steady, look_around
 from drills.writer import Load
@@ -63,7 +61,7 @@ class _Run:
     def __init__(self, order: DrillOrder, means: DrillMeans) -> None:
         self.order, self.means, self.drill = order, means, order.drill
         self.clock = means.clock
-        check_selector(self.drill.point)
+        check_selector(self.drill.point, means.clock.now())
         chosen = sides(self.drill, order.config.site, means.doors.sites)
         self.clocks = Clocks(means.clock.monotonic, self.drill.allowance.total_seconds())
         self.told = Chronicle(order, chosen, self.clocks, means.clock.now())
@@ -109,7 +107,7 @@ class _Run:
                 check_room(self.order.staging, max(b.summary.size_bytes for b in steady.catalogue.backups if b.good_on))
                 struck = self._strike(steady, sandbox)
                 undo.callback(self._stop)
-                self._recover(steady, struck, sandbox)
+                self._recover(steady, struck, sandbox, owner)
                 self._judge_rows(steady, struck)
                 self._check(steady, struck)
             except (DrkitError, StorageError) as error:
@@ -221,11 +219,12 @@ class _Run:
 
     # --- the recovery ---
 
-    def _recover(self, steady: Steady, struck: Struck, sandbox: Sandbox) -> None:
+    def _recover(self, steady: Steady, struck: Struck, sandbox: Sandbox, owner: Owner) -> None:
         """From what is left to the first write. T3 to T11."""
         told, means = self.told, self.means
         room = Room(
             sandbox=sandbox,
+            owner=owner,
             cluster=self.order.cluster,
             system_identifier=steady.server.system_identifier,
             wal_program=means.wal_program,
@@ -268,7 +267,9 @@ class _Run:
         denied = self.told.sides.denied
         if not denied:
             return ()
-        read = {name: self.told.bytes_from.get(name, 0) for name in denied}
+        assert self.recovery is not None
+        everything = self.recovery.bytes_from(self.told.started, all_reads=True)
+        read = {name: everything.get(name, 0) for name in denied}
         text = ", ".join(f"{name}: {size} bytes" for name, size in read.items())
         return (Probe("nothing was read from what is denied", not any(read.values()), text),)
 
@@ -285,7 +286,7 @@ class _Run:
         told, server = self.told, self.server
         assert server is not None and told.plan is not None
         with self._step("checks", self.drill.deadlines.checks) as token:
-            reference = self._compared(steady, token)
+            reference = self._reference(steady, token)
             stopped_for = struck.stopped_for
             scene = Scene(
                 connect=server.connect,
@@ -305,40 +306,19 @@ class _Run:
                 start=lambda: server.start(token, self.means.progress),
                 monotonic=self.clock.monotonic,
             )
-            required = self._required(reference)
-            chosen = [one for one in self.means.checks if one.name in required or one.name not in CHECKS]
-            found = run_checks(chosen, scene, required, lambda check: self._say(f"check {check.name}: {check.title}"))
+            wanted = required(self.drill, reference, ledger=self.entries is not None)
+            chosen = [one for one in self.means.checks if one.name in wanted or one.name not in CHECKS]
+            found = run_checks(chosen, scene, wanted, lambda check: self._say(f"check {check.name}: {check.title}"))
             told.checks = (*told.checks, *found)
 
-    def _compared(self, steady: Steady, token: CancelToken) -> Reference | None:
-        """The reference, less what the source has changed since; where the source is gone, less what it may have."""
-        before = steady.reference
-        if before is None:
+    def _reference(self, steady: Steady, token: CancelToken) -> Reference | None:
+        if steady.reference is None:
             self.told.untested.append("the content of tables: nothing was recorded to compare with")
             return None
-        self.told.keep_reference(before)
-        try:
-            after = record(self.source.session, before.database, token, others=[one.database for one in before.others])
-        except DrkitError as error:
-            token.check()
-            self.told.untested.append(f"the content of tables but the drill's own: the source does not answer, {error}")
-            return replace(before, may_move=frozenset(before.tables) - {VICTIM})
-        moved = with_moves(before, after)
-        return replace(moved, may_move=moved.may_move - {VICTIM})
-
-    def _required(self, reference: Reference | None) -> frozenset[str]:
-        """By the definition, else all that this drill can carry out; the user's own questions always."""
-        own = {question.name for question in self.drill.assertion}
-        if self.drill.checks is not None:
-            return frozenset({*self.drill.checks, *own})
-        found = {"V3", "V4", "V6", *own}
-        if self.entries is not None:
-            found.add("V1")
-        if reference is not None:
-            found.add("V5")
-            if any(comparable(one, at_reference=False) for one in (reference, *reference.others)):
-                found.add("V2")
-        return frozenset(found)
+        self.told.keep_reference(steady.reference)
+        reference, untested = settled(steady.reference, self.source, token)
+        self.told.untested += [untested] if untested else []
+        return reference
 
     # --- the edges ---
 

@@ -34,8 +34,8 @@ class PointFacts:
     seed: int
 
 
-def check_selector(text: str) -> None:
-    """Raises UsageError for a text that is no selector."""
+def check_selector(text: str, now: datetime) -> None:
+    """Raises UsageError for a text that is no selector, or a time to come."""
     word, _, value = text.partition(":")
     if text in ("latest", "oldest", "least-recently-drilled"):
         return
@@ -44,7 +44,9 @@ def check_selector(text: str) -> None:
     elif word == "backup" and value:
         return
     else:
-        _point(text)
+        moment = _point(text).value
+        if isinstance(moment, datetime) and moment > now:
+            raise UsageError(f"{format_time(moment)} lies in the future", why=f"it is {format_time(now)} now")
 
 
 def select(text: str, facts: PointFacts) -> Wish:

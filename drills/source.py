@@ -46,8 +46,11 @@ class Source:
 
     def session(self, database: str = "") -> Session:
         """Raises Unreachable, ConfigError."""
-        conninfo = f"{self.conninfo} dbname={database}" if database else self.conninfo
-        return Session.open(conninfo, "drkit drill")
+        if not database:
+            return Session.open(self.conninfo, "drkit drill")
+        from psycopg.conninfo import make_conninfo
+
+        return Session.open(make_conninfo(self.conninfo, dbname=database), "drkit drill")
 
     def facts(self) -> ServerFacts:
         with self.session() as session:
@@ -81,7 +84,7 @@ class Source:
         """Whether it is true; unknown where it could not be asked or answers something else."""
         try:
             with self.session(question.database) as session:
-                rows = session.rows(question.sql.replace("%", "%%"))
+                rows = session.rows(question.sql)
         except DrkitError as error:
             return Probe(question.name, None, str(error))
         return Probe(question.name, *judged(rows, question.expected))

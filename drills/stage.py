@@ -26,6 +26,7 @@ from drkit.engines.postgres.session import Session
 from drkit.jobs.means import Means
 from drkit.jobs.rates import Rates
 from drkit.jobs.restore import RestoreResult, restore
+from drkit.jobs.restore_folder import Owner
 from drkit.jobs.restore_plan import Plan, RestoreOrder, plan_restore
 from drkit.jobs.restore_points import Wish
 from drkit.jobs.restore_start import Started, StartOrder
@@ -55,10 +56,12 @@ class Doors(Protocol):
         state: Path,
         token: CancelToken,
         progress: Progress,
+        *,
+        escrowed: bool,
     ) -> Means:
         """The repository on these targets alone; what is remembered of them goes to `state`. wrap: (target, backend).
 
-        Raises as `open_repository`.
+        escrowed: with the escrowed key, where the drill names one. Raises as `open_repository`.
         """
         ...
 
@@ -73,12 +76,14 @@ class Doors(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where and how the recovery works. pg_bin None: found by version · superuser: of the restored server
+    """Where and how the recovery works.
 
+    owner: of what is restored · pg_bin None: found by version · superuser: of the restored server
     secrets: files that its user must read.
     """
 
     sandbox: Sandbox
+    owner: Owner
     cluster: str
     system_identifier: int
     wal_program: Path
@@ -91,10 +96,14 @@ class Room:
 
 @dataclass(slots=True)
 class Meter:
-    """Bytes by target, counted from any thread. first_s: when the first byte of a pack was read."""
+    """Bytes read by target, counted from any thread. content: of those, packs and maps: what the server is made of.
+
+    first_s: when the first byte of a pack was read.
+    """
 
     monotonic: Callable[[], float]
     bytes: dict[str, int] = field(default_factory=dict)
+    content: dict[str, int] = field(default_factory=dict)
     first_s: float | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -108,6 +117,8 @@ class Meter:
     def _count(self, target: str, event: Event) -> None:
         with self._lock:
             self.bytes[target] = self.bytes.get(target, 0) + event.size_bytes
+            if "/packs/" in event.key or "/maps/" in event.key:
+                self.content[target] = self.content.get(target, 0) + event.size_bytes
             if self.first_s is None and event.size_bytes and "/packs/" in event.key:
                 self.first_s = self.monotonic()
 
@@ -124,6 +135,8 @@ class Recovery:
 
     def open(self, token: CancelToken, progress: Progress, monotonic: Callable[[], float]) -> Means:
         """Key and targets, with no memory of this host. T3."""
+        box = self.room.sandbox
+        box.write_config(self._doors.configuration(self.names, box.spool), self.room.owner)
         meter = self.meter = Meter(monotonic)
 
         def wrap(target: str, backend: StorageBackend) -> StorageBackend:
@@ -131,7 +144,7 @@ class Recovery:
             seen = backend if hidden is None else Veiled(backend, lambda key: hidden(target, key))
             return ReadOnly(meter.wrap(target, seen))
 
-        self._means = self._doors.open(self.names, wrap, self.room.sandbox.memory("memory"), token, progress)
+        self._means = self._doors.open(self.names, wrap, box.memory("memory"), token, progress, escrowed=True)
         self._catalogue = read_catalogue(self._means.repository, self.room.system_identifier)
         self._clocks.stamp("T3")
         return self._means
@@ -179,7 +192,6 @@ class Recovery:
     def restore(self, plan: Plan) -> RestoreResult:
         """The files, durable. T4, T5."""
         find_programs(plan.manifest.summary.engine_version // 10000, _also(self.room.pg_bin))
-        self.room.sandbox.write_config(self._doors.configuration(self.names, self.room.sandbox.spool), plan.owner)
         result = restore(plan, self.means)
         self._clocks.stamp("T5")
         first_s = self.meter.first_s if self.meter else None
@@ -228,9 +240,13 @@ class Recovery:
             else:
                 self._clocks.stamp(clock, begun_s + at)
 
-    def bytes_from(self, started: Started | None) -> dict[str, int]:
-        """Bytes read by target since `open`: by this process, and of WAL by the recovery."""
-        found = dict(self.meter.bytes) if self.meter else {}
+    def bytes_from(self, started: Started | None, *, all_reads: bool = False) -> dict[str, int]:
+        """Bytes by target of what the restored server is made of: packs and maps read here, WAL read by the recovery.
+
+        all_reads: whatever this process read as well, as descriptors and manifests.
+        """
+        read = {} if self.meter is None else self.meter.bytes if all_reads else self.meter.content
+        found = {**dict.fromkeys(sorted(self.names), 0), **read}
         for name, size in (started.wal_bytes if started else {}).items():
             found[name] = found.get(name, 0) + size
         return found

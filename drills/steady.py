@@ -59,7 +59,7 @@ def look_around(
         superuser, database, size = source.superuser(), source.database(), source.size_bytes()
     except DrkitError as error:
         return None, (Probe(ANSWERS, False, str(error)),)
-    outside = means.doors.open(list(means.doors.sites), _read_only, state, token, means.progress)
+    outside = means.doors.open(list(means.doors.sites), _read_only, state, token, means.progress, escrowed=False)
     catalogue = read_catalogue(outside.repository, server.system_identifier)
     probes = [
         Probe(ANSWERS, True, f"PostgreSQL {server.version}, timeline {server.timeline}"),

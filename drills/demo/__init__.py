@@ -1,1 +1,1 @@
-"""The demonstration: a throw-away PostgreSQL, backups under load, a disaster, and every row accounted for."""
+"""The demonstration: a throw-away PostgreSQL, a daemon that backs it up, a drill, a disaster, and what it took."""

@@ -53,7 +53,7 @@ class Drkit:
         self, typed: str, words: tuple[str, ...], accept: Collection[int], hear: Callable[[str], None] | None
     ) -> Answer:
         ran, log = self._place.run([str(self._program), *words, "--json"], self._env, hear)
-        if ran.exit not in accept:
+        if ran.exit not in accept or not ran.stdout.strip():
             raise ran.fail(f"`{typed}` failed", log)
         try:
             value = json.loads(ran.stdout)

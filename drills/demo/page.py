@@ -24,8 +24,7 @@ def publish(page: Path, folder: Path | None, name: str = NAME) -> Path:
             return folder / name
         except (OSError, StorageError):
             pass  # no place for it: the other one is
-    stem, ending = os.path.splitext(name)
-    descriptor, path = tempfile.mkstemp(ending, f"{stem}-")
+    descriptor, path = tempfile.mkstemp(Path(name).suffix, f"{Path(name).stem}-")
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, _MODE)
         file.write(content)

@@ -1,11 +1,11 @@
 """The demo's folder: everything it makes is in there, and everything it runs works from there.
 
-    data/               the server's data folder, until the disaster
-    near/  far/         the targets that are folders
-    logs/               what each command was, said and complained of; the logs of server and daemon
-    reports/            of each drill, in all its forms
-    s/  spool/  drkit.toml  master.key
-    drkit-drill-*/      a drill's sandbox, for as long as it lasts
+data/               the server's data folder, until the disaster
+near/  far/         the targets that are folders
+logs/               what each command was, said and complained of; the logs of server and daemon
+reports/            of each drill, in all its forms
+s/  spool/  drkit.toml  master.key
+drkit-drill-*/      a drill's sandbox, for as long as it lasts
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MARK = "DRKIT_DEMO_FOLDER"
 _POLL_S = 0.02
 _GRACE_S = 8.0
 _CHUNK_BYTES = 1 << 16
-_SOCKET_ROOM = 60  # of the 107 bytes of a socket's path: the folder may use what is left
+_LONGEST = 50  # bytes of the folder's name: the sockets of the servers in drills' sandboxes must fit below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +266,12 @@ def _plain(word: str) -> bool:
 def _temporary_folder() -> str:
     """The system's, unless its name leaves no room for a socket's path."""
     usual = tempfile.gettempdir()
-    return usual if len(os.fsencode(usual)) < _SOCKET_ROOM else "/tmp"
+    return usual if len(os.fsencode(usual)) < _LONGEST else "/tmp"
 
 
 def _own_folder(wanted: Path) -> Path:
     root = wanted.absolute()
-    if len(os.fsencode(root)) > _SOCKET_ROOM:
+    if len(os.fsencode(root)) > _LONGEST:
         raise Refused("the folder's name is too long", where=str(root), why="a server's socket must fit below it")
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -20,13 +20,14 @@ DROPPED_TABLE, DISK_LOST = "dropped-table", "disk-lost"
 ORDERS = "orders"  # the question about the shop's own table
 _KEEP = ("LANG", "LC_ALL", "TZ", "TERM", "SSL_CERT_FILE", "AWS_CA_BUNDLE", "https_proxy", "no_proxy", "VIRTUAL_ENV")
 
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLUSTER = """\
 [cluster.{name}]
 connection  = "{connection}"
 data_dir    = "{root}/data"
 site        = "{site}"
-staging     = "{root}"          # where drills restore
-sacrificial = true    # a drill may destroy this server: it is made for that
+staging     = "{root}"  # where drills restore
+sacrificial = true  # a drill may destroy this server: it is made for that
 
 [cluster.{name}.objectives]
 rpo           = "{rpo}s"
@@ -55,6 +56,7 @@ scenario = "disk-lost"
 title    = "The server's disk is lost"
 ledger   = true
 load     = "8s"
+deny_targets = ["near"]  # beside the server: lost with it
 
 [[drill.{lost}.assertion]]
 name     = "{orders}"
@@ -138,7 +140,7 @@ def configuration(
     parts = [
         _CLUSTER.format(name=CLUSTER, connection=conninfo(root), root=root, site=SITE, rpo=RPO_S, rto=RTO_S),
         *(_target(root, target, bucket) for target in targets),
-        _SCHEDULE.format(hour=(now - timedelta(hours=2)).hour, day=f"{now - timedelta(days=1):%a}".lower()),
+        _SCHEDULE.format(hour=(now - timedelta(hours=2)).hour, day=_DAYS[(now - timedelta(days=1)).weekday()]),
         _DRILLS.format(dropped=DROPPED_TABLE, lost=DISK_LOST, orders=ORDERS, question=question, answer=answer),
         _HOST.format(root=root, backup_ack=len(targets)),
     ]

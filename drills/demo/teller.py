@@ -24,8 +24,8 @@ class Teller(Protocol):
         """A command's own words, as they are."""
         ...
 
-    def judged(self, passed: bool, line: str) -> None:
-        """A verdict in one sentence."""
+    def judged(self, word: str, line: str, *, passed: bool) -> None:
+        """A verdict in a word, and what it says."""
         ...
 
     def rows(self, rows: Sequence[tuple[str, str]]) -> None:

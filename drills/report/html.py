@@ -252,7 +252,7 @@ def _sources(report: DrillReport) -> Markup | None:
         ),
         tag("tbody", *rows),
     )
-    return _section("Where it came from", "bytes read, by target", table)
+    return _section("Where it came from", "bytes read, by target: files as stored, WAL as replayed", table)
 
 
 def _source(name: str, size: int, denied: bool, share: float) -> Markup:

@@ -178,7 +178,7 @@ def _detail(one: CheckResult) -> Iterator[str]:
 def _bytes(report: DrillReport) -> Iterator[str]:
     if not report.bytes_from:
         return
-    yield "Bytes came from"
+    yield "Bytes came from (files as stored, WAL as replayed)"
     for name in sorted(report.bytes_from):
         size = report.bytes_from[name]
         denied = ""

@@ -174,7 +174,7 @@ class Rig:
         def work() -> None:
             while not done.is_set():
                 with suppress(psycopg.Error), self.server.connect() as session:
-                    while not done.wait(0.05):
+                    while not done.wait(0.2):
                         session.execute("update pgbench_accounts set abalance = abalance + 1 where aid % 50 = 0")
                         session.execute("select pg_switch_wal()")
 
@@ -192,7 +192,7 @@ class Rig:
         """Wait until PostgreSQL has nothing left to hand over."""
         self.server.query("select pg_switch_wal()")
         ready = self.server.data / "pg_wal" / "archive_status"
-        self._until(lambda: not list(ready.glob("*.ready")), "all WAL is handed over")
+        self._until(lambda: not list(ready.glob("*.ready")), "all WAL is handed over", 5 * _WITHIN_S)
 
     def acknowledged(self) -> set[str]:
         return set((self.world.root / "acknowledged").read_text().split())
@@ -204,8 +204,8 @@ class Rig:
     def kept_aside(self) -> dict[str, Path]:
         return {path.name: path for path in self.aside.iterdir() if not path.name.startswith(".")}
 
-    def _until(self, holds: Callable[[], bool], what: str) -> None:
-        until = time.monotonic() + _WITHIN_S
+    def _until(self, holds: Callable[[], bool], what: str, within_s: float = _WITHIN_S) -> None:
+        until = time.monotonic() + within_s
         while not holds():
             assert time.monotonic() < until, (
                 f"never: {what}; {self.log.read_text()[-2000:] if self.log.exists() else ''}"
