@@ -22,7 +22,7 @@ from tests.real.postgres import new_server, require
 
 pytestmark = pytest.mark.real
 OF_EACH_FILE = {"pwrite", "ftruncate", "fchmod", "fchown", "utime"}
-STRIDE = int(os.environ.get("DRKIT_TEST_STRIDE", "1"))  # every how many of those some thousand the sweep kills
+STRIDE = int(os.environ.get("DRKIT_TEST_STRIDE", "25"))  # every how many of those some thousand the sweep kills
 MEETS = [None, "stale", "half"]
 STARTS_EVERY = 100
 
