@@ -185,7 +185,7 @@ class Chronicle:
         if self.restored is not None:
             found += [_failure(one) for one in self.restored.failures]
         if self.started is not None:
-            cure = "`drkit verify` shows what else is damaged"
+            cure = "`drkit verify --repair` mends it, and shows what else is damaged"
             for one in self.started.wal_damages:
                 text = f"WAL file {one.file} is damaged on {one.target}: {one.why}"
                 found.append(Finding("error", text, cure))
@@ -199,4 +199,4 @@ class Chronicle:
 
 def _failure(one: tuple[str, str, str]) -> Finding:
     target, name, why = one
-    return Finding("warning", f"{target} could not serve {name}, another target did: {why}", "`drkit verify`")
+    return Finding("warning", f"{target} could not serve {name}, another target did: {why}", "`drkit verify --repair`")

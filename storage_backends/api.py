@@ -38,11 +38,15 @@ def key(text: str) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store tells about one object, by its own clock."""
+    """What a store tells about one object, by its own clock.
+
+    version: tells it from another object under the same key; only ever compared, "" where nobody asked the store.
+    """
 
     key: Key
     size_bytes: int
     modified_at: datetime  # aware, UTC, the store's clock
+    version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Traits:
 
     conditional_create: two concurrent creates of one key: exactly one succeeds (probed where it can lie).
     atomic_create_max_bytes: the largest object for which that holds; larger ones are checked, then written.
+    conditional_replace: a replacing create that meets another object than it names is refused by the store itself;
+    elsewhere the backend looks right before it replaces.
     range_read_min_bytes: below this a ranged read costs as much as this many bytes.
     device: what tells two targets on one medium apart: a device number, or endpoint and account.
     free_bytes: asks how much more fits; None for a store without a known end. Raises as the verbs do.
@@ -62,6 +68,7 @@ class Traits:
     max_object_bytes: int
     range_read_min_bytes: int
     device: str
+    conditional_replace: bool = False
     free_bytes: Callable[[], int] | None = field(default=None, compare=False)
 
 
@@ -82,8 +89,9 @@ class Upload(Protocol):
     def commit(self) -> ObjectInfo:
         """Make the object visible, whole and durable (fsynced with its folder, or confirmed by the store).
 
-        Raises AlreadyExists when the key is taken; the stored object is then untouched. After Resumable
-        the same commit may be called again.
+        Raises AlreadyExists when the key is taken (of a replacing one: by another object than the one named), and
+        of a replacing one NotFound when nothing is there; the store is then untouched. After Resumable the same
+        commit may be called again.
         """
         ...
 
@@ -121,10 +129,13 @@ class StorageBackend(Protocol):
     @property
     def traits(self) -> Traits: ...
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         """Begin an object; `size_bytes`, where known, lets the store choose the one-request way.
 
-        Never overwrites: AlreadyExists may come here or at commit.
+        Never overwrites: AlreadyExists may come here or at commit. For repair alone, `replacing` names the one object
+        (as stat, list or commit told of it) in whose place the new one comes at commit, in one step: at every moment
+        one of the two is there, whole. Between the look and that step a store without `conditional_replace` may be
+        changed by others: who replaces must bring bytes that are right whatever they replace.
         """
         ...
 

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 
+from storage_backends import conformance_replacing
 from storage_backends.api import Key, ObjectInfo, StorageBackend, key
 from storage_backends.errors import (
     AlreadyExists,
@@ -469,4 +470,5 @@ CHECKS: tuple[Check, ...] = (
     one_of_many_threads_wins,
     one_of_two_processes_wins,
     traits_are_consistent,
+    *conformance_replacing.CHECKS,
 )

@@ -14,7 +14,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from storage_backends.errors import AlreadyExists, Unavailable, Unsupported
@@ -68,9 +68,13 @@ class NewFile:
                 self.written_bytes += count
                 rest = rest[count:]
 
-    def commit(self, *, replace: bool = False) -> os.stat_result:
+    def commit(
+        self, *, replace: bool = False, look: Callable[[os.stat_result | None], None] | None = None
+    ) -> os.stat_result:
         """Make it durable under its name; without `replace` AlreadyExists where the name is taken.
 
+        look: with `replace`, is given what has the name (None: nothing) right before it goes, when the new bytes are
+        durable already; what it raises comes out, and the name is as it was.
         The name that AlreadyExists speaks of is durable too. On any error the temporary file is gone and the
         name is as it was, except when the last fsync of the folder fails: then the name is there and may not
         survive a crash of the machine; it stays, as somebody may have met and relied on it.
@@ -83,6 +87,8 @@ class NewFile:
                 descriptor, self._file = self._file, -1
                 os.close(descriptor)  # NFS reports a spent quota here at the latest: before the name appears
                 if replace:
+                    if look is not None:
+                        look(self._met())
                     os.replace(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
                     self._temporary = ""
                 else:
@@ -125,6 +131,12 @@ class NewFile:
             return
         _unlink_quietly(self._temporary, self._folder)
         self._temporary = ""
+
+    def _met(self) -> os.stat_result | None:
+        try:
+            return os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
 
     def _is_ours(self, facts: os.stat_result) -> bool:
         found = os.stat(self._name, dir_fd=self._folder, follow_symlinks=False)

@@ -105,9 +105,9 @@ class Faulty(Passthrough):
         with self._lock:
             self._rules = []
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         fault = self.before("create", key)
-        upload = self._inner.create(key, size_bytes)
+        upload = self._inner.create(key, size_bytes, replacing=replacing)
         self.after(fault, "create", key)
         return _FaultyUpload(self, key, upload)
 

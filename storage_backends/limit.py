@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from storage_backends.api import Key, Reader, StorageBackend, Upload
+from storage_backends.api import Key, ObjectInfo, Reader, StorageBackend, Upload
 from storage_backends.passthrough import Passthrough, PassthroughReader, PassthroughUpload
 
 
@@ -63,8 +63,8 @@ class Limited(Passthrough):
         super().__init__(inner)
         self._upload, self._download = upload, download
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
-        upload = self._inner.create(key, size_bytes)
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
+        upload = self._inner.create(key, size_bytes, replacing=replacing)
         return upload if self._upload is None else _LimitedUpload(upload, self._upload)
 
     def open(self, key: Key, start: int = 0, length: int | None = None) -> Reader:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from storage_backends.api import Key, ObjectInfo, Reader, Traits, Upload, key
@@ -26,7 +28,8 @@ class MemoryBackend:
     def __init__(self, name: str = "", *, clock: Callable[[], datetime] = _now) -> None:
         self._name, self._clock = name, clock
         self._lock = threading.Lock()
-        self._objects: dict[str, tuple[bytes, datetime]] = {}
+        self._objects: dict[str, _Stored] = {}
+        self._versions = itertools.count(1)
         self._order: MutableSequence[str] = []
 
     @property
@@ -42,21 +45,20 @@ class MemoryBackend:
             max_object_bytes=2**63 - 1,
             range_read_min_bytes=1,
             device=self.url,
+            conditional_replace=True,
         )
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         _check(key)
-        if key in self._objects:
-            raise AlreadyExists(f"create {key}", where=self.url)
-        return _MemoryUpload(self, key)
+        self._refuse(key, replacing)
+        return _MemoryUpload(self, key, replacing)
 
     def open(self, key: Key, start: int = 0, length: int | None = None) -> Reader:
-        data, _ = self._find("open", key)
+        data = self._find("open", key).data
         return _MemoryReader(data, start, len(data) if length is None else min(len(data), start + length))
 
     def stat(self, key: Key) -> ObjectInfo:
-        data, modified_at = self._find("stat", key)
-        return ObjectInfo(key, len(data), modified_at)
+        return self._find("stat", key).info(key)
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         while page := self._page(prefix, after):
@@ -77,31 +79,49 @@ class MemoryBackend:
         with self._lock:
             at = max(bisect.bisect_left(self._order, prefix), bisect.bisect_right(self._order, after))
             while at < len(self._order) and len(page) < _PAGE and self._order[at].startswith(prefix):
-                data, modified_at = self._objects[self._order[at]]
-                page.append(ObjectInfo(Key(self._order[at]), len(data), modified_at))
+                page.append(self._objects[self._order[at]].info(Key(self._order[at])))
                 at += 1
         return page
 
-    def _find(self, verb: str, key: Key) -> tuple[bytes, datetime]:
+    def _find(self, verb: str, key: Key) -> _Stored:
         _check(key)
         try:
             return self._objects[key]
         except KeyError:
             raise NotFound(f"{verb} {key}", where=self.url) from None
 
-    def _insert(self, key: Key, data: bytes) -> ObjectInfo:
+    def _insert(self, key: Key, data: bytes, replacing: ObjectInfo | None) -> ObjectInfo:
         with self._lock:
-            if key in self._objects:
+            self._refuse(key, replacing)
+            found = self._objects[key] = _Stored(data, self._clock(), str(next(self._versions)))
+            if replacing is None:
+                bisect.insort(self._order, key)
+        return found.info(key)
+
+    def _refuse(self, key: Key, replacing: ObjectInfo | None) -> None:
+        found = self._objects.get(key)
+        if replacing is None:
+            if found is not None:
                 raise AlreadyExists(f"create {key}", where=self.url)
-            now = self._clock()
-            self._objects[key] = (data, now)
-            bisect.insort(self._order, key)
-        return ObjectInfo(key, len(data), now)
+        elif found is None:
+            raise NotFound(f"replace {key}", where=self.url)
+        elif found.version != replacing.version:
+            raise AlreadyExists(f"replace {key}", where=self.url, why="another object is there by now")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    data: bytes
+    modified_at: datetime
+    version: str
+
+    def info(self, key: Key) -> ObjectInfo:
+        return ObjectInfo(key, len(self.data), self.modified_at, self.version)
 
 
 class _MemoryUpload:
-    def __init__(self, backend: MemoryBackend, key: Key) -> None:
-        self._backend, self._key = backend, key
+    def __init__(self, backend: MemoryBackend, key: Key, replacing: ObjectInfo | None) -> None:
+        self._backend, self._key, self._replacing = backend, key, replacing
         self._data: bytearray | None = bytearray()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -113,7 +133,7 @@ class _MemoryUpload:
         if self._data is None:
             raise ValueError(f"the upload of {self._key} has ended")
         data, self._data = bytes(self._data), None
-        return self._backend._insert(self._key, data)
+        return self._backend._insert(self._key, data, self._replacing)
 
     def abort(self) -> None:
         self._data = None

@@ -21,8 +21,8 @@ class Passthrough:
     def traits(self) -> Traits:
         return self._inner.traits
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
-        return self._inner.create(key, size_bytes)
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
+        return self._inner.create(key, size_bytes, replacing=replacing)
 
     def open(self, key: Key, start: int = 0, length: int | None = None) -> Reader:
         return self._inner.open(key, start, length)

@@ -87,12 +87,15 @@ class PosixBackend:
             free_bytes=self._free_bytes,
         )
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         folder, name = _split(key)
+        if replacing is not None:
+            self._refuse_other(key, self.stat(key), replacing)
         with self._pinned(f"create {key}") as root:
             descriptor = self._folder_for_writing(root, folder, f"create {key}")
             with _closing(descriptor):
-                self._refuse_existing(descriptor, name, key)
+                if replacing is None:
+                    self._refuse_existing(descriptor, name, key)
                 file = durable.NewFile(
                     descriptor,
                     name,
@@ -101,7 +104,7 @@ class PosixBackend:
                     wanted_bytes=size_bytes,
                     token=self._token(),
                 )
-        return _PosixUpload(self, key, file)
+        return _PosixUpload(self, key, file, replacing)
 
     def open(self, key: Key, start: int = 0, length: int | None = None) -> Reader:
         what = f"open {key}"
@@ -232,6 +235,13 @@ class PosixBackend:
             durable.sync_descriptor(folder)
         raise AlreadyExists(f"create {key}", where=self._url)
 
+    def _refuse_other(self, key: Key, found: ObjectInfo | None, replacing: ObjectInfo) -> None:
+        """Raises unless `found` is the very object that is to be replaced."""
+        if found is None:
+            raise NotFound(f"replace {key}", where=self._url)
+        if found.version != replacing.version:
+            raise AlreadyExists(f"replace {key}", where=self._url, why="another object is there by now")
+
     def _walk(self, root: int, top: str, prefix: str, after: str) -> Iterator[ObjectInfo]:
         stack = [self._entries(root, top)]
         while stack:
@@ -319,12 +329,14 @@ def _look(root: int, text: Key, call: Callable[[str, int], _Found]) -> _Found:
 def _info(key: Key, facts: os.stat_result) -> ObjectInfo:
     seconds, rest_ns = divmod(facts.st_mtime_ns, 1_000_000_000)
     modified_at = datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=rest_ns // 1000)
-    return ObjectInfo(key, facts.st_size, modified_at)
+    return ObjectInfo(key, facts.st_size, modified_at, f"{facts.st_ino}.{facts.st_mtime_ns}.{facts.st_size}")
 
 
 class _PosixUpload:
-    def __init__(self, backend: PosixBackend, key: Key, file: durable.NewFile) -> None:
-        self._backend, self._key, self._file = backend, key, file
+    def __init__(
+        self, backend: PosixBackend, key: Key, file: durable.NewFile, replacing: ObjectInfo | None = None
+    ) -> None:
+        self._backend, self._key, self._file, self._replacing = backend, key, file, replacing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._file.write(data)
@@ -332,9 +344,15 @@ class _PosixUpload:
     def commit(self) -> ObjectInfo:
         try:
             with self._backend._pinned(f"create {self._key}"):
-                return _info(self._key, self._file.commit())
+                look = None if self._replacing is None else self._look
+                return _info(self._key, self._file.commit(replace=look is not None, look=look))
         finally:
             self._file.abort()
+
+    def _look(self, met: os.stat_result | None) -> None:
+        assert self._replacing is not None
+        found = None if met is None else _info(self._key, met)
+        self._backend._refuse_other(self._key, found, self._replacing)
 
     def abort(self) -> None:
         self._file.abort()

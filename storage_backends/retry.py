@@ -5,7 +5,7 @@ range for a reader, what comes after the last key for a listing, a part of a lar
 whole object up to `replay_bytes`, whose bytes are kept until it is committed.
 
 A create whose answer was lost meets its own object when it is repeated: after an Unavailable attempt, an
-object of the same bytes is success.
+object of the same bytes is success. So it is with a replacing one.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class Retrying(Passthrough):
         super().__init__(inner)
         self.policy, self._sleep, self._random = policy, sleep, random
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         """Small objects meet the store at commit only: what it refuses comes there."""
         check_key(key)
-        return _RetryingUpload(self, key, size_bytes)
+        return _RetryingUpload(self, key, size_bytes, replacing)
 
     def open(self, key: Key, start: int = 0, length: int | None = None) -> Reader:
         reader = self.run(lambda: self._inner.open(key, start, length))
@@ -104,8 +104,8 @@ class Retrying(Passthrough):
             raise error
         self._sleep(self.policy.pause_s(attempt, self._random()))
 
-    def begin(self, key: Key, size_bytes: int | None) -> Upload:
-        return self._inner.create(key, size_bytes)
+    def begin(self, key: Key, size_bytes: int | None, replacing: ObjectInfo | None) -> Upload:
+        return self._inner.create(key, size_bytes, replacing=replacing)
 
     def reopen(self, key: Key, start: int, stop: int | None) -> Reader:
         return self._inner.open(key, start, None if stop is None else stop - start)
@@ -124,8 +124,8 @@ class _RetryingUpload:
     While streaming only `Resumable` is repeated: the caller has the rest of the bytes, not we.
     """
 
-    def __init__(self, backend: Retrying, key: Key, size_bytes: int | None) -> None:
-        self._backend, self._key, self._size = backend, key, size_bytes
+    def __init__(self, backend: Retrying, key: Key, size_bytes: int | None, replacing: ObjectInfo | None) -> None:
+        self._backend, self._key, self._size, self._replacing = backend, key, size_bytes, replacing
         self._kept: list[bytes] | None = []
         self._kept_bytes = 0
         self._stream: Upload | None = None
@@ -167,7 +167,7 @@ class _RetryingUpload:
         self.abort()
 
     def _start_streaming(self) -> None:
-        self._stream = self._backend.run(lambda: self._backend.begin(self._key, self._size))
+        self._stream = self._backend.run(lambda: self._backend.begin(self._key, self._size, self._replacing))
         kept, self._kept = self._kept or [], None
         for chunk in kept:
             self._send(self._stream, chunk)
@@ -195,7 +195,7 @@ class _RetryingUpload:
         attempt = 1
         while True:
             try:
-                with self._backend.begin(self._key, self._kept_bytes) as upload:
+                with self._backend.begin(self._key, self._kept_bytes, self._replacing) as upload:
                     for chunk in kept:
                         upload.write(chunk)
                     return upload.commit()

@@ -3,8 +3,9 @@
 boto3 is imported by the constructor, as it takes 150 ms. botocore's own retries are off: `retry` is the one place.
 
 A create is a put with `If-None-Match: *`. Stores exist that ignore the header and overwrite, so before the
-first create the store is asked: a canary is put twice, and the second put must be refused. A store that fails
-this is refused too, unless `allow_unconditional` says that there is one writer; then a create looks, and puts.
+first create the store is asked by a canary (`s3_conditions`). A store that fails this is refused too, unless
+`allow_unconditional` says that there is one writer; then a create looks, and puts. A replacing create is a put with
+`If-Match` where the store honours that, and elsewhere looks, and puts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import io
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -28,15 +29,15 @@ from storage_backends.errors import (
     Unavailable,
     Unsupported,
 )
+from storage_backends.s3_conditions import ABSENT, CANARIES, Match, honours_create, match_of
 from storage_backends.s3_errors import Conflict, PastTheEnd, from_answer
 from storage_backends.s3_settings import S3Settings
-from storage_backends.s3_upload import S3Upload, Sizes, content_md5
+from storage_backends.s3_upload import Condition, S3Upload, Sizes
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
-_CANARIES = "canaries/conditional-create-"
 _MARK = "upload"  # the name of the metadata that tells our own multipart object from another's
 _TEBIBYTE = 2**40
 _ASK_BEFORE_BYTES = 1024 * 1024
@@ -71,6 +72,7 @@ class S3Backend:
         self._sizes = Sizes(settings.single_put_bytes, settings.part_bytes, settings.max_parts)
         self._lock = threading.Lock()
         self._conditional: bool | None = None
+        self._match: Match | None = None
         with self._asking("open"):
             self._client = _connect(settings)
 
@@ -88,13 +90,20 @@ class S3Backend:
             max_object_bytes=5 * _TEBIBYTE,
             range_read_min_bytes=512 * 1024,  # 10 ms to the first byte at 50 MB/s, an estimate
             device=f"{host}/{self._client.meta.region_name}",
+            conditional_replace=self._match not in (None, Match.NOT),
         )
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         _check(key)
+        if replacing is not None:
+            with self._lock:
+                if self._match is None:
+                    self._match = match_of(self, self._canary())
+            self._refuse_other(key, replacing)
+            return S3Upload(self, key, self._sizes, size_bytes, self._token, replacing)
         with self._lock:
             if self._conditional is None:
-                self._conditional = self._probe()
+                self._conditional = honours_create(self, self._canary())
         if not self._conditional and not self._settings.allow_unconditional:
             why = "this store ignores 'If-None-Match: *': two writers could overwrite each other unnoticed"
             cure = "use a store that honours it, or allow_unconditional where there is one writer only"
@@ -137,7 +146,7 @@ class S3Backend:
                 last = name
                 if name <= after or not all(is_key_part(part) for part in name.split("/")):
                     continue
-                yield ObjectInfo(Key(name), found["Size"], found["LastModified"].astimezone(UTC))
+                yield ObjectInfo(Key(name), found["Size"], found["LastModified"].astimezone(UTC), found.get("ETag", ""))
             if not page.get("IsTruncated"):
                 return
             wanted = {"ContinuationToken": page["NextContinuationToken"]}
@@ -153,7 +162,7 @@ class S3Backend:
     def probe_conditions(self) -> bool:
         """Ask the store now whether it honours `If-None-Match: *`; the answer is kept for `traits`."""
         with self._lock:
-            self._conditional = self._probe()
+            self._conditional = honours_create(self, self._canary())
             return self._conditional
 
     def sweep_leftovers(self, now: datetime, older_than_s: float = 86_400.0) -> int:
@@ -163,7 +172,7 @@ class S3Backend:
         """
         limit = now - timedelta(seconds=older_than_s)
         swept = 0
-        for info in self.list(_CANARIES):
+        for info in self.list(CANARIES):
             if info.modified_at < limit:
                 self.delete(info.key)
                 swept += 1
@@ -180,13 +189,13 @@ class S3Backend:
 
     # What an upload asks for (`s3_upload.Requests`).
 
-    def put(self, key: Key, body: bytes, md5: str) -> ObjectInfo:
-        if not self._conditional:
-            self._refuse_existing(key)
+    def put(self, key: Key, body: bytes, md5: str, replacing: ObjectInfo | None = None) -> ObjectInfo:
+        if not self._condition(replacing):
+            self._refuse_other(key, replacing)
         try:
-            return self._put(key, body, md5, condition=bool(self._conditional))
-        except Conflict:
-            self._refuse_existing(key)
+            return self.put_if(key, body, md5, self._condition(replacing))
+        except (Conflict, AlreadyExists):
+            self._refuse_other(key, replacing)  # some answer 412 where nothing is there to be replaced
             raise
 
     def begin_parts(self, key: Key, mark: str) -> str:
@@ -206,8 +215,10 @@ class S3Backend:
                 ContentMD5=md5,
             )["ETag"]
 
-    def complete_parts(self, key: Key, upload_id: str, tags: Sequence[str]) -> None:
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if self._conditional else {}
+    def complete_parts(
+        self, key: Key, upload_id: str, tags: Sequence[str], replacing: ObjectInfo | None = None
+    ) -> None:
+        condition: dict[str, Any] = {**self._condition(replacing)}
         with self._asking(f"complete {key}"):
             self._client.complete_multipart_upload(
                 Bucket=self._bucket,
@@ -236,12 +247,14 @@ class S3Backend:
                 found = self._client.get_object(Bucket=bucket, Key=name)
             found["Body"].close()
             modified_at, size_bytes, marks = found["LastModified"], found["ContentLength"], found["Metadata"]
+            tag = found.get("ETag", "")
         else:
             modified_at, size_bytes, marks = head["LastModified"], head["ContentLength"], head["Metadata"]
-        return ObjectInfo(key, size_bytes, modified_at.astimezone(UTC)), marks.get(_MARK, "")
+            tag = head.get("ETag", "")
+        return ObjectInfo(key, size_bytes, modified_at.astimezone(UTC), tag), marks.get(_MARK, "")
 
-    def _put(self, key: Key, body: bytes, md5: str, *, condition: bool) -> ObjectInfo:
-        wanted: dict[str, Any] = {"IfNoneMatch": "*"} if condition else {}
+    def put_if(self, key: Key, body: bytes, md5: str, condition: Mapping[str, str]) -> ObjectInfo:
+        wanted: dict[str, Any] = {**condition}
         with self._asking(f"create {key}"):
             answer = self._client.put_object(
                 Bucket=self._bucket, Key=self._prefix + key, Body=body, ContentMD5=md5, **wanted
@@ -249,37 +262,28 @@ class S3Backend:
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         if date is None:
             return self.stat(key)
-        return ObjectInfo(key, len(body), parsedate_to_datetime(date).astimezone(UTC))
+        return ObjectInfo(key, len(body), parsedate_to_datetime(date).astimezone(UTC), answer.get("ETag", ""))
 
-    def _refuse_existing(self, key: Key) -> None:
+    def _refuse_other(self, key: Key, replacing: ObjectInfo | None) -> None:
+        """Raises unless the key is free, or the very object is there that is to be replaced."""
         try:
-            self.stat(key)
+            found = self.stat(key)
         except NotFound:
-            return
-        raise AlreadyExists(f"create {key}", where=self._url, why="the key is taken")
+            if replacing is None:
+                return
+            raise
+        if replacing is None:
+            raise AlreadyExists(f"create {key}", where=self._url, why="the key is taken")
+        if found.version != replacing.version:
+            raise AlreadyExists(f"replace {key}", where=self._url, why="another object is there by now")
 
-    def _probe(self) -> bool:
-        """Put a canary twice under the condition: the second must be refused and change nothing."""
-        canary = Key(_CANARIES + self._token())
-        first, second = b"first", b"second"
-        try:
-            self._put(canary, first, content_md5(first), condition=True)
-        except Unsupported:
-            # The header itself is refused, or something else is: without it the put tells.
-            self._put(canary, first, content_md5(first), condition=False)
-            honoured = False
-        else:
-            try:
-                self._put(canary, second, content_md5(second), condition=True)
-                honoured = False
-            except AlreadyExists:
-                with self.open(canary) as reader:
-                    honoured = reader.read() == first
-        try:
-            self.delete(canary)
-        except (Denied, Unavailable):
-            pass  # the answer stands, also of credentials that only create; `sweep_leftovers` removes it
-        return honoured
+    def _condition(self, replacing: ObjectInfo | None) -> Condition:
+        if replacing is None:
+            return ABSENT if self._conditional else {}
+        return self._match.still(replacing) if self._match is not None else {}
+
+    def _canary(self) -> Key:
+        return Key(CANARIES + self._token())
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:

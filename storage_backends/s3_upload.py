@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,13 +42,19 @@ class Sizes:
         return min(wanted, MAX_PART_BYTES)
 
 
+Condition = Mapping[str, str]
+"""Arguments of a put that make the store refuse it: `IfNoneMatch`, `IfMatch`, or none."""
+
+
 class Requests(Protocol):
     """The requests that an upload makes; one try each, errors are StorageErrors."""
 
-    def put(self, key: Key, body: bytes, md5: str) -> ObjectInfo: ...
+    def put(self, key: Key, body: bytes, md5: str, replacing: ObjectInfo | None = None) -> ObjectInfo: ...
     def begin_parts(self, key: Key, mark: str) -> str: ...
     def put_part(self, key: Key, upload_id: str, number: int, body: bytes, md5: str) -> str: ...
-    def complete_parts(self, key: Key, upload_id: str, tags: Sequence[str]) -> None: ...
+    def complete_parts(
+        self, key: Key, upload_id: str, tags: Sequence[str], replacing: ObjectInfo | None = None
+    ) -> None: ...
     def abort_parts(self, key: Key, upload_id: str) -> None: ...
     def mark_of(self, key: Key) -> tuple[ObjectInfo, str]: ...
 
@@ -62,9 +68,16 @@ class S3Upload:
     """
 
     def __init__(
-        self, requests: Requests, key: Key, sizes: Sizes, size_bytes: int | None, mark: Callable[[], str]
+        self,
+        requests: Requests,
+        key: Key,
+        sizes: Sizes,
+        size_bytes: int | None,
+        mark: Callable[[], str],
+        replacing: ObjectInfo | None = None,
     ) -> None:
         self._requests, self._key, self._sizes, self._size = requests, key, sizes, size_bytes
+        self._replacing = replacing
         self._mark = mark()
         self._chunks: list[bytes] = []
         self._buffered = self._sent = 0
@@ -120,7 +133,7 @@ class S3Upload:
 
     def _commit_whole(self) -> ObjectInfo:
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        return self._requests.put(self._key, body, content_md5(body))
+        return self._requests.put(self._key, body, content_md5(body), self._replacing)
 
     def _send(self, *, last: bool) -> None:
         """Send the whole parts that are buffered, and the rest too if it is the last."""
@@ -154,7 +167,7 @@ class S3Upload:
             if (own := self._already_there()) is not None:
                 return own
             self._completing = True
-            self._requests.complete_parts(self._key, self._upload_id, self._tags)
+            self._requests.complete_parts(self._key, self._upload_id, self._tags, self._replacing)
             info, _ = self._requests.mark_of(self._key)
         except AlreadyExists:
             if (own := self._already_there()) is not None:
@@ -166,13 +179,17 @@ class S3Upload:
         return info
 
     def _already_there(self) -> ObjectInfo | None:
-        """None when the key is free; our own object when an earlier completion went through unheard."""
+        """None when the way is free; our own object when an earlier completion went through unheard."""
         try:
             info, mark = self._requests.mark_of(self._key)
         except NotFound:
-            return None
+            if self._replacing is None:
+                return None
+            raise
         if self._completing and mark == self._mark:
             return info
+        if self._replacing is not None and info.version == self._replacing.version:
+            return None
         raise AlreadyExists(f"create {self._key}", why="the key is taken")
 
 

@@ -61,9 +61,9 @@ class Traced(Passthrough):
         super().__init__(inner)
         self.record, self.clock = record, clock
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         with _Call(self, "create", key):
-            return _TracedUpload(self, key, self._inner.create(key, size_bytes))
+            return _TracedUpload(self, key, self._inner.create(key, size_bytes, replacing=replacing))
 
     def open(self, key: Key, start: int = 0, length: int | None = None) -> Reader:
         with _Call(self, "open", key):

@@ -12,7 +12,7 @@ from storage_backends.passthrough import Passthrough
 class ReadOnly(Passthrough):
     """Refuses to create and to delete: Denied, before the store hears of it."""
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         raise self._denied(f"create {key}")
 
     def delete(self, key: Key) -> None:

@@ -30,9 +30,9 @@ def run(
     ctx: typer.Context,
     keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="use this folder and leave it")] = None,
     major: Annotated[int, typer.Option("--major", metavar="N", help="the PostgreSQL to use")] = 18,
-    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1000, help="how many orders")] = 500_000,
+    rows: Annotated[int, typer.Option("--rows", metavar="N", min=1000, help="how many orders")] = 300_000,
 ) -> int:
-    """See it work: a throw-away PostgreSQL, a daemon that backs it up, a drill, a disaster, and every row accounted for.
+    """See it work: a throw-away PostgreSQL, a daemon that backs it up, a drill, a disaster, every row accounted for.
 
     Needs no server and no configuration. Writes drkit-demo-report.html into the current folder, and leaves nothing
     else behind. A third copy goes to S3 where DRKIT_DEMO_S3_URL (s3://bucket/prefix),
@@ -54,7 +54,7 @@ def run(
     if context.json:
         answer_json(SCHEMA, report.as_json())
     else:
-        teller.end(report.faults)
+        teller.end(report.faults, report.page)
     return FAILED if report.faults else DONE
 
 
@@ -121,16 +121,15 @@ class _Screen:
         for line in lines:
             self._line(f"   {self._paint('2', '|')} {line}".rstrip())
 
-    def judged(self, passed: bool, line: str) -> None:
-        word = "PASSED" if passed else "FAILED"
-        text = _filled(f"{word}  {line}", _INDENT, _INDENT + " " * 8)
+    def judged(self, word: str, line: str, *, passed: bool) -> None:
+        text = _filled(f"{word}  {line}", _INDENT, _INDENT + " " * (len(word) + 2))
         self._line(text.replace(word, self._paint("1;32" if passed else "1;31", word), 1))
 
     def rows(self, rows: Sequence[tuple[str, str]]) -> None:
         width = max((len(name) for name, _ in rows), default=0)
         for name, text in rows:
             head = f"{_INDENT}{name:<{width}}  "
-            filled = text if text.startswith(" ") else _filled(text, head, " " * len(head))
+            filled = _filled(text, head, " " * len(head))
             self._line(filled if not name else filled.replace(name, self._paint("1", name), 1))
 
     @contextmanager
@@ -139,13 +138,14 @@ class _Screen:
             yield lambda text: None
             return
         from rich.console import Console
+        from rich.text import Text
 
         self._console = self._console or Console(stderr=True)
-        with self._console.status(f"{doing} ...") as status:
-            yield lambda text: status.update(f"{text} ...")
+        with self._console.status(Text(f"{doing} ...")) as status:
+            yield lambda text: status.update(Text(f"{text} ..."))
 
-    def end(self, faults: list[str]) -> None:
-        """The last line: whether it proved what it set out to prove."""
+    def end(self, faults: list[str], page: Path | None) -> None:
+        """The last lines: whether it proved what it set out to prove, and where to read on."""
         if faults:
             self._line("\n" + self._paint("1;31", "Not as promised:"))
             for fault in faults:
@@ -153,6 +153,8 @@ class _Screen:
         else:
             text = "Every acknowledged row is accounted for, and both promises were kept."
             self._line("\n" + self._paint("1;32", text))
+        if page is not None:
+            self._line(f"The report of the disaster; any browser opens it: {self._paint('36', str(page))}")
 
     def _line(self, text: str) -> None:
         if not self._json and not self._quiet:

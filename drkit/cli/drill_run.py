@@ -145,7 +145,7 @@ def means_of(wiring: Wiring, found: Definition, name: str) -> DrillMeans:
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """`drills.stage.Doors` on a configuration. key_file: the escrowed key to open with, None: the configured one."""
+    """`drills.stage.Doors` on a configuration. key_file: the escrowed key, None: the configured one."""
 
     wiring: Wiring
     cluster: str
@@ -162,6 +162,8 @@ class Doors:
         state: Path,
         token: CancelToken,
         progress: Progress,
+        *,
+        escrowed: bool,
     ) -> Means:
         from drkit.jobs.means import Means
         from drkit.repository.pins import Pins
@@ -170,7 +172,8 @@ class Doors:
         wiring = self.wiring
         opened, failed = wiring.targets(left_out=[name for name in wiring.config.target if name not in names])
         targets = [replace(one, backend=wrap(one.name, one.backend)) for one in opened]
-        found = open_repository(targets, failed, self._secret(), Pins(state), entropy=os.urandom)
+        secret = self._escrowed() if escrowed and self.key_file else wiring.secret()
+        found = open_repository(targets, failed, secret, Pins(state), entropy=os.urandom)
         for name, problem in found.absent.items():
             wiring.log.warn("target is not used", target=name, why=str(problem))
         return Means(found, wiring.clock, os.urandom, token, progress, wiring.log)
@@ -186,9 +189,8 @@ class Doors:
 
         return recovery_environment(dict(os.environ))
 
-    def _secret(self) -> Secret:
-        if self.key_file is None:
-            return self.wiring.secret()
+    def _escrowed(self) -> Secret:
+        assert self.key_file is not None
         from drkit.config.secrets import read_file
         from drkit.crypto.keys import parse_key_file
         from drkit.crypto.slots import Secret
@@ -243,7 +245,7 @@ def _tell(shelved: Shelved, folder: Path | None, *, json: bool) -> None:
     from storage_backends import durable
 
     if folder is not None:
-        durable.make_dirs(folder)
+        durable.make_dirs(folder, mode=0o755)
         for name, text in shelved.files.items():
             durable.replace(folder / name, text.encode(), mode=0o644)
     sys.stdout.write(shelved.files[FILES["json" if json else "text"]])

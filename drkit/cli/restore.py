@@ -356,6 +356,8 @@ def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> s
     ]
     lines += [f"  {name}: {format_size(size)} fetched" for name, size in result.fetched_bytes.items()]
     lines += [f"  {target}: {why}; another target served it" for target, _, why in result.failures[:10]]
+    if result.failures or (started is not None and started.wal_damages):
+        lines.append("  `drkit verify --repair` mends what another target has whole")
     lines += [f"  {place} is a mount point and was left alone" for place in result.spared]
     if not plan.archiving:
         lines.append("  archive_mode = off was written; once this is the primary: alter system reset archive_mode")

@@ -50,6 +50,14 @@ VERBS: dict[str, Verb | Family] = {
             "list": Verb("key", "the key slots of the repository", HERE, function="list_keys"),
         },
     ),
+    "target": Family(
+        "the targets, and how one is retired",
+        SETUP,
+        {
+            "list": Verb("target", "the targets and their state", HERE, function="list_targets"),
+            "retire": Verb("target", "never use a target again", HERE, function="retire"),
+        },
+    ),
     "demo": Verb("demo", "try it: a server, a backup, a disaster and a restore, in one folder", SETUP),
     "backup": Verb("backup", "take a backup", SAVE),
     "wal": Family(
@@ -59,6 +67,18 @@ VERBS: dict[str, Verb | Family] = {
             "push": _WAL_PUSH,
             "get": _WAL_GET,
             "status": Verb("wal", "how far each target is, and what is missing", HERE, function="status"),
+        },
+    ),
+    "verify": Verb("verify", "is everything stored still whole? --repair mends it from another target", PROVE),
+    "replicate": Verb("replicate", "bring every target up to date from the others", SAVE),
+    "expire": Verb("expire", "what may go by retention, with a reason for each; only --apply deletes", SAVE),
+    "hold": Family(
+        "keep backups or WAL from ever expiring",
+        SAVE,
+        {
+            "add": Verb("hold", "hold a backup, or a span of WAL", HERE, function="add"),
+            "list": Verb("hold", "what is on hold, and why", HERE, function="list_holds"),
+            "release": Verb("hold", "let it expire again", HERE, function="release"),
         },
     ),
     "list": Verb("list", "the backups", RECOVER),

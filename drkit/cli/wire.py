@@ -64,9 +64,12 @@ class Wiring:
         return name, known[name]
 
     def targets(
-        self, *, create_root: bool = False, left_out: Collection[str] = ()
+        self, *, create_root: bool = False, left_out: Collection[str] = (), expiry: bool = False
     ) -> tuple[list[Target], dict[str, Problem]]:
-        """Every configured target but those left out, opened; and why each other one could not be."""
+        """Every configured target but those left out, opened; and why each other one could not be.
+
+        expiry: by the credentials that may delete.
+        """
         opened: list[Target] = []
         failed: dict[str, Problem] = {}
         if not self.config.target:
@@ -75,18 +78,20 @@ class Wiring:
             if name in left_out:
                 continue
             try:
-                opened.append(self._target(name, target, create_root))
+                opened.append(self._target(name, target, create_root, expiry))
             except StorageError as error:
                 failed[name] = error
         return opened, failed
 
-    def _target(self, name: str, target: TargetConfig, create_root: bool) -> Target:
+    def _target(self, name: str, target: TargetConfig, create_root: bool, expiry: bool = False) -> Target:
         from drkit.config.secrets import credentials
         from drkit.repository.target import Target
         from storage_backends.retry import Retrying, RetryPolicy
         from storage_backends.url import TargetSettings, open_target
 
-        keys = credentials(name, target, os.environ)
+        own = target.for_expiry() if expiry else target
+        keys = credentials(name, own, os.environ if own is target else {})
+        target = own
         seconds = target.timeout.total_seconds()
         settings = TargetSettings(
             endpoint=target.endpoint or "",
@@ -142,14 +147,17 @@ class Wiring:
         """Tell of pins that could not be kept, for who only reads."""
         self.log.warn("targets were not pinned", where=error.where, why=error.why, cure=error.cure)
 
-    def repository(self, *, reading: bool = False) -> Repository:
-        """Open on all targets that answer; says on stderr which did not. reading: goes without a spool."""
+    def repository(self, *, reading: bool = False, expiry: bool = False) -> Repository:
+        """Open on all targets that answer; says on stderr which did not. reading: goes without a spool.
+
+        expiry: by the credentials that may delete.
+        """
         from drkit.repository.repository import open_repository
 
         if not reading:
             self.need_spool()
         secret = self.secret()
-        targets, failed = self.targets()
+        targets, failed = self.targets(expiry=expiry)
         found = open_repository(
             targets, failed, secret, self.pins(), entropy=os.urandom, unsaved=self.pins_not_saved if reading else None
         )
@@ -157,11 +165,11 @@ class Wiring:
             self.log.warn("target is not used", target=name, why=str(problem))
         return found
 
-    def means(self, *, reading: bool = False) -> Means:
-        """What a job works with; reading: goes without a spool."""
+    def means(self, *, reading: bool = False, expiry: bool = False) -> Means:
+        """What a job works with; reading: goes without a spool; expiry: by the credentials that may delete."""
         from drkit.jobs.means import Means
 
-        repository = self.repository(reading=reading)
+        repository = self.repository(reading=reading, expiry=expiry)
         return Means(repository, self.clock, os.urandom, self.token, self.progress, self.log)
 
 

@@ -38,8 +38,10 @@ def recovery_environment(environment: dict[str, str]) -> dict[str, str]:
 
 
 def _lines(section: Section) -> list[str]:
-    values = ((key, getattr(section, key)) for key in type(section).model_fields)
-    return [f"{key} = {_value(value)}" for key, value in values if value is not None]
+    """Without tables inside it, and without what only expiry may use."""
+    fields = (key for key in type(section).model_fields if not key.startswith("expire_"))
+    values = ((key, getattr(section, key)) for key in fields)
+    return [f"{key} = {_value(value)}" for key, value in values if value is not None and not isinstance(value, Section)]
 
 
 def _value(value: object) -> str:

@@ -86,7 +86,8 @@ class Drill(Section):
     pace: Duration = timedelta(milliseconds=20)
     """The rest between two rows of one writer."""
     load: Duration = timedelta(seconds=10)
-    """How long they write before the fault."""
+    """How long they write before the fault. No more than that can be lost: with a `load` shorter than the rpo, the rpo
+    cannot be broken."""
     compare: bool = True
     """Whether what the cluster holds is recorded before, and compared: reads every table (of one over 1 GiB a sample),
     before the fault and again, to tell those that nobody changed."""

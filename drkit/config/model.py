@@ -29,6 +29,7 @@ from drkit.config.values import (
     Endpoint,
     LoopbackAddress,
     Rate,
+    Share,
     Site,
     TargetUrl,
     ZoneName,
@@ -73,6 +74,26 @@ class Cluster(Section):
     objectives: Objectives = Objectives()
 
 
+class TargetRetention(Section):
+    """What expiry keeps on this one target in place of `[retention]`: its windows are these and no others. What is not
+    a window and not set here is as in `[retention]`."""
+
+    pitr_window: Duration | None = None
+    """How far back every instant stays restorable."""
+    daily: CalendarSpan | None = None
+    """How far back one backup of each day is kept."""
+    weekly: CalendarSpan | None = None
+    """How far back one backup of each ISO week is kept."""
+    monthly: CalendarSpan | None = None
+    """How far back one backup of each month is kept."""
+    yearly: CalendarSpan | None = None
+    """How far back one backup of each year is kept."""
+    min_full: Annotated[int, Field(ge=1)] | None = None
+    """So many good backups are always kept."""
+    grace: Duration | None = None
+    """How long an expired object stays, so that running restores end."""
+
+
 class Target(Section):
     """A store, and how to reach it. Credentials: key files, `credentials_command` or `profile`, one of them;
     without any the usual places of AWS tools."""
@@ -90,7 +111,7 @@ class Target(Section):
     addressing: Literal["auto", "path", "virtual"] = "auto"
     """Whether the bucket is part of the path or of the host's name."""
     access_key_file: AbsolutePath | None = None
-    """A file with the access key's id; comes with `secret_key_file`."""
+    """A file with the access key's id, not readable by everyone; comes with `secret_key_file`."""
     secret_key_file: AbsolutePath | None = None
     """A file with the secret key, not readable by everyone."""
     credentials_command: str | None = None
@@ -105,6 +126,14 @@ class Target(Section):
     """For connecting and for each read."""
     allow_unconditional: bool = False
     """Accept a store that ignores conditional writes. Expiry then refuses it."""
+    expire_access_key_file: AbsolutePath | None = None
+    """A file with the id of an access key that may delete, for `drkit expire` alone; all other commands then do without
+    that right. Comes with `expire_secret_key_file`."""
+    expire_secret_key_file: AbsolutePath | None = None
+    """A file with its secret key, not readable by everyone."""
+    expire_profile: str | None = None
+    """The same as a profile of the AWS configuration."""
+    retention: TargetRetention | None = None
 
     @property
     def scheme(self) -> str:
@@ -114,11 +143,16 @@ class Target(Section):
     def _consistent(self) -> Self:
         if (self.access_key_file is None) != (self.secret_key_file is None):
             raise ValueError("access_key_file and secret_key_file come together")
+        if (self.expire_access_key_file is None) != (self.expire_secret_key_file is None):
+            raise ValueError("expire_access_key_file and expire_secret_key_file come together")
+        if self.expire_access_key_file is not None and self.expire_profile is not None:
+            raise ValueError("one way to the credentials of expiry: key files or expire_profile")
         ways = [self.access_key_file, self.credentials_command, self.profile]
         if sum(way is not None for way in ways) > 1:
             raise ValueError("one way to credentials: key files, credentials_command or profile")
         if self.scheme == "file":
-            only_s3 = ("endpoint", "region", "access_key_file", "credentials_command", "profile")
+            only_s3 = ["endpoint", "region", "access_key_file", "credentials_command", "profile"]
+            only_s3 += ["expire_access_key_file", "expire_profile"]
             wrong = [key for key in only_s3 if getattr(self, key) is not None]
             if self.immutable != "none":
                 wrong.append("immutable")
@@ -127,6 +161,18 @@ class Target(Section):
         if self.timeout <= timedelta(0):
             raise ValueError("timeout is longer than 0s")
         return self
+
+    def for_expiry(self) -> Target:
+        """The same store by the credentials that may delete, where there are some apart."""
+        if self.expire_access_key_file is None and self.expire_profile is None:
+            return self
+        own = {
+            "access_key_file": self.expire_access_key_file,
+            "secret_key_file": self.expire_secret_key_file,
+            "credentials_command": None,
+            "profile": self.expire_profile,
+        }
+        return self.model_copy(update=own)
 
 
 class Copies(Section):
@@ -161,7 +207,11 @@ class Retention(Section):
     pick: Literal["first", "last"] = "first"
     """Which good backup stands for its day, week, month or year."""
     grace: Duration = timedelta(days=7)
-    """How long an expired object stays, so that running restores end."""
+    """How long an expired object stays, so that running restores end. At least as long as the longest restore."""
+    max_skew: Duration = timedelta(minutes=1)
+    """How far the clocks of hosts and stores may be apart; expiry refuses a target whose clock is further off."""
+    max_removed: Annotated[int, Field(ge=1)] = 100
+    """At most so many backups leave a target in one run."""
 
 
 class Schedule(Section):
@@ -181,13 +231,17 @@ class Schedule(Section):
     deadline: Duration | None = None
     """How long a run may take before it is ended. Not set: `job_deadline` of `[daemon]`."""
     scenario: str | None = None
-    """The scenario of a drill."""
+    """Which drill: one of `[drill.NAME]`, or built in (`drkit drill list`)."""
     point: str | None = None
     """The point in time that a drill restores."""
     allow_sites: tuple[str, ...] = ()
     """The sites that a drill may read from. Empty: all."""
     deny_sites: tuple[str, ...] = ()
     """The sites that a drill takes for lost."""
+    sample: Share | None = None
+    """The part of the bulk that a verification reads; the next one goes on behind it. Not set: all of it."""
+    deep: bool = False
+    """Whether a verification also opens and rebuilds what it reads."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -195,6 +249,8 @@ class Schedule(Section):
             raise ValueError("a drill names its scenario")
         if self.job != "drill" and (self.scenario or self.point or self.allow_sites or self.deny_sites):
             raise ValueError("scenario, point, allow_sites and deny_sites are for job = 'drill'")
+        if self.job != "verify" and (self.sample or self.deep):
+            raise ValueError("sample and deep are for job = 'verify'")
         if not timedelta(0) <= self.jitter <= timedelta(days=1):
             raise ValueError("jitter is at most 1d")
         if self.deadline is not None and self.deadline <= timedelta(0):

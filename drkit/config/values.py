@@ -126,6 +126,14 @@ def _cron(text: str) -> str:
     return CronLine.parse(text).text
 
 
+def _share(text: str) -> str:
+    try:
+        units.parse_share(text)
+    except UsageError as error:
+        raise ValueError(f"{error}. {error.cure}") from error
+    return text
+
+
 def _site(text: str) -> str:
     if not text.strip():
         raise ValueError("a site has a name")
@@ -161,6 +169,7 @@ def _rule(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(_text(units.parse_duration, "30m"))]
 CalendarSpan = Annotated[units.Span, BeforeValidator(_text(units.parse_span, "12mo"))]
+Share = Annotated[str, AfterValidator(_share)]
 Rate = Annotated[int, BeforeValidator(_text(units.parse_rate, "100MB"))]
 Size = Annotated[int, BeforeValidator(_text(units.parse_size, "10GB"))]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]

@@ -92,6 +92,17 @@ def parse_rate(text: str) -> int:
     return rate
 
 
+def parse_share(text: str) -> float:
+    """A part of a whole, above 0 and at most 1: '5%' or '0.05'."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise UsageError(f"{text!r} is no part of a whole", cure="write a share: 5%")
+    return value
+
+
 def parse_duration(text: str) -> timedelta:
     """A fixed length: '60s', '30m', '26h', '7d', '4w', '250ms'. Months and years have no fixed length."""
     span = parse_span(text)

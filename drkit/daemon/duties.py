@@ -76,6 +76,10 @@ def refuse_impossible(config: Config, known: Collection[str], path: Path) -> Non
 def _words(entry: Schedule, cluster: str) -> Iterator[str]:
     if entry.job != "drill":
         yield from (entry.job, cluster)
+        if entry.sample is not None:
+            yield from ("--sample", entry.sample)
+        if entry.deep:
+            yield "--deep"
         return
     yield from ("drill", "run", entry.scenario or "", cluster)
     if entry.point is not None:

@@ -119,6 +119,7 @@ def list_archived(inventories: Mapping[str, Inventory], path: Timeline, first: i
 def _held(inventory: Inventory, path: Timeline, first: int, segment_bytes: int) -> Held:
     segments = Spans()
     partials: list[int] = []
+    unusable = inventory.tombstones | inventory.unsound
     for timeline in path.path:
         begin, end = path.begin_of(timeline), path.end_of(timeline)
         low = max(first, begin.segment(segment_bytes))
@@ -127,16 +128,16 @@ def _held(inventory: Inventory, path: Timeline, first: int, segment_bytes: int) 
         if high is not None and high < low:
             continue
         target, layout = inventory.target, inventory.layout
-        full, part = list_timeline(target, layout, timeline, low, segment_bytes, inventory.tombstones)
+        full, part = list_timeline(target, layout, timeline, low, segment_bytes, unusable)
         segments = segments.union(full.cut(low, high))
         partials += [number for number in part if number >= low and (high is None or number <= high + 1)]
     return Held(segments, tuple(partials))
 
 
 def list_timeline(
-    target: Target, layout: ClusterLayout, timeline: int, first: int, segment_bytes: int, entombed: frozenset[str]
+    target: Target, layout: ClusterLayout, timeline: int, first: int, segment_bytes: int, unusable: frozenset[str]
 ) -> tuple[Spans, list[int]]:
-    """Numbers of the segments and of the `.partial` files of one timeline from `first` on; those with a tombstone out.
+    """Numbers of the segments and of the `.partial` files of one timeline from `first` on; `unusable` keys left out.
 
     One listing from there to the end. Raises StorageError.
     """
@@ -148,7 +149,7 @@ def list_timeline(
             name = parse_name(info.key.rsplit("/", 1)[1], segment_bytes)
         except WalNameError:
             continue
-        if info.key in entombed:
+        if info.key in unusable:
             continue
         if name.kind is WalKind.PARTIAL:
             partials.append(name.number(segment_bytes))

@@ -24,6 +24,7 @@ from drkit.jobs.rates import Rates
 from drkit.jobs.windows import Window as WalWindow
 from drkit.jobs.windows import read_windows
 from drkit.repository.catalogue import Backup, Catalogue, read_catalogue, systems
+from drkit.repository.evidence import NOTHING_KNOWN, Known, read_known
 from drkit.repository.layout import KEYS
 from drkit.repository.reports import PASSED, newest_first
 from drkit.repository.target import Target
@@ -163,6 +164,7 @@ class Stored:
 
     unreadable: target -> why it could not be asked · devices: by target, as observed · keys: the newest epoch's slots
     drilled_at: when the newest drill that passed ended; None: none did, or no report can be read
+    verified: what verifications left as evidence
     """
 
     catalogue: Catalogue | None
@@ -171,6 +173,7 @@ class Stored:
     devices: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
     drilled_at: datetime | None = None
+    verified: Known = NOTHING_KNOWN
 
     @property
     def backups(self) -> Sequence[Backup]:
@@ -208,7 +211,8 @@ def read_stored(order: PolicyOrder, means: Means, system_identifier: int | None)
         return Stored(None, (), unreadable, devices, keys)
     found = read_windows(catalogue, means)
     drilled_at = last_passed(order.cluster, catalogue.layout.system_identifier, means)
-    return Stored(catalogue, found.windows, unreadable | found.unreadable, devices, keys, drilled_at)
+    verified = read_known(repository, catalogue.layout.system_identifier, means.clock.now())
+    return Stored(catalogue, found.windows, unreadable | found.unreadable, devices, keys, drilled_at, verified)
 
 
 def last_passed(cluster: str, system_identifier: int, means: Means) -> datetime | None:
@@ -273,10 +277,17 @@ def gather(order: PolicyOrder, server: Server, stored: Stored, now: datetime) ->
         streaming=False,
         rto_forecast=forecast(newest, stored.windows, order.rates),
         backup_at=max(stops_of(stored.backups, now).values(), default=None),
-        verified_at=None,
+        verified_at=verified_at(order, stored),
         drilled_at=stored.drilled_at,
     )
     return PolicyFacts(Situation(order.rule, order.terms, cluster, targets, now), objectives, stored, server, scan_why)
+
+
+def verified_at(order: PolicyOrder, stored: Stored) -> datetime | None:
+    """Since when everything on every target was read once; None where something on any never was."""
+    known = [stored.verified.verified_at.get(declared.name) for declared in order.targets]
+    moments = [at for at in known if at is not None]
+    return min(moments) if moments and len(moments) == len(known) else None
 
 
 def target_facts(declared: Declared, stored: Stored, now: datetime) -> TargetFacts:
@@ -293,6 +304,7 @@ def target_facts(declared: Declared, stored: Stored, now: datetime) -> TargetFac
         declared.medium,
         stored.devices.get(name),
         windows,
+        findings=stored.verified.findings.get(name),
         credential=declared.credential,
         keys=stored.keys.get(name, frozenset()),
     )

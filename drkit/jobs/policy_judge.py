@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -43,7 +44,7 @@ class Judgement:
 
 
 def judge(facts: PolicyFacts, promises: Promises) -> Judgement:
-    """Pure. Immutability, findings and drills are not measured yet: those figures are UNKNOWN, never kept."""
+    """Pure. Immutability, and which targets a drill used, are not measured yet: UNKNOWN, never kept."""
     whole = facts.situation.rule
     measured = Rule(whole.copies, whole.media, whole.offsite)
     situation = replace(facts.situation, rule=measured)
@@ -53,14 +54,22 @@ def judge(facts: PolicyFacts, promises: Promises) -> Judgement:
         why = "whether anything is locked against deletion is not measured by this version"
         decisions += (Decision("immutable", State.UNKNOWN, whole.immutable, 0, (why,)),)
     if whole.zero_errors:
-        why = "no verification has left evidence: this version runs none"
-        decisions += (Decision("errors", State.UNKNOWN, 0, 0, (why,)),)
+        decisions += (_errors(situation.targets),)
     broken = breaches(promises, facts.objectives, situation.now)
     promised = [State.UNKNOWN if breach.actual is None else State.BROKEN for breach in broken]
     state = worst((_of_copies(facts, report), *promised, *(decision.state for decision in decisions)))
     instant = report.now.instant if report.now else None
     losses = smallest_losses(situation, instant) if instant else (frozenset(),)
     return Judgement(state, measured, report, decisions, _copies(facts, instant), broken, losses)
+
+
+def _errors(targets: Sequence[TargetFacts]) -> Decision:
+    """Open findings of the newest verification, on any target."""
+    broken = [f"{one.name}: {one.findings} open findings; `drkit verify` names them" for one in targets if one.findings]
+    unseen = [f"{one.name}: no verification has left evidence" for one in targets if one.findings is None]
+    unseen += ["which targets the last drill used is not measured by this version"]
+    state = State.BROKEN if broken else State.UNKNOWN
+    return Decision("errors", state, 0, len(broken), (*broken, *unseen))
 
 
 def _of_copies(facts: PolicyFacts, report: Report) -> State:

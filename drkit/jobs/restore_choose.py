@@ -33,7 +33,7 @@ def choose_catalogue(
     if not having:
         for name, standings in ((n, s) for c in catalogues for n, s in c.unopened.items()):
             if State.BROKEN in {one.state for one in standings.values()}:
-                cure = "is there a sound copy anywhere? a manifest is the same on every target: put it in place by hand"
+                cure = "`drkit verify --repair` mends it where any target, also one not asked now, has it whole"
                 raise Damage("no backup's manifest can be opened", where=name, why=told(standings), cure=cure)
         unread = {n: str(w) for n, w in absent.items()} | {n: w for c in catalogues for n, w in c.unreadable.items()}
         doubt = "; ".join(f"{n}: {w}" for n, w in unread.items() if n not in wish.without)

@@ -112,7 +112,7 @@ class _Decision:
             raise Refused(
                 "which timeline is the latest cannot be known",
                 why="; ".join(f"{name} does not open: {why}" for name, why in self._facts.unread.items()),
-                cure=f"is there a sound copy anywhere? put it in place by hand; or choose: --timeline {max(reachable)}",
+                cure=f"`drkit verify --repair` mends what a target has whole; or choose: --timeline {max(reachable)}",
             )
         if wanted == "latest":
             return timelines.get(max(reachable))

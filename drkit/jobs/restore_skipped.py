@@ -103,5 +103,5 @@ def only_damaged(point: str, lost: Sequence[Backup], sources: Sequence[str]) -> 
     """The error where no whole backup leads to the point and a damaged one would."""
     names = ", ".join(backup.summary.backup for backup in lost)
     why = "; ".join(told(among(backup.standings, sources)) for backup in lost[-3:])
-    cure = "is there a sound copy of the object anywhere? it is the same on every target: put it in place by hand"
+    cure = "`drkit verify --repair` mends what any other target has whole"
     return Damage(f"the backups that lead to {point} are damaged", where=names, why=why, cure=cure)

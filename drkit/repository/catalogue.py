@@ -9,6 +9,7 @@ from enum import StrEnum
 from drkit.core.errors import Damage, DrkitError, Missing
 from drkit.crypto.container import END_BYTES, FRAME_BYTES, Opener, check_digest, parse_header, parse_open_section
 from drkit.crypto.keys import Ring
+from drkit.repository.evidence import unsound
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import CLUSTERS, ClusterLayout, Kind, RunId
 from drkit.repository.leases import Verdict, read_verdict
@@ -128,16 +129,17 @@ def _systems_of(target: Target) -> Iterator[int]:
 def read_catalogue(repository: Repository, system_identifier: int) -> Catalogue:
     """Read all manifests; a target that fails is in `unreadable`, and its standings are UNKNOWN.
 
-    Cost: for each target the listings of manifests, tombstones, verdicts, packs and maps; for each backup one or
-    two reads, from the first target that has it.
+    What the newest evidence calls damaged counts as missing. Cost: for each target the listings of manifests,
+    tombstones, verdicts, packs, maps and evidence; for each backup one or two reads, from the first target that has it.
     """
     layout = ClusterLayout(system_identifier)
     inventories: dict[str, Inventory] = {}
     unreadable = {name: str(error) for name, error in repository.absent.items()}
+    suspects = unsound(repository, system_identifier)
     for target in repository.targets:
-        inventory = Inventory(target, layout, repository.ring)
+        inventory = Inventory(target, layout, repository.ring, suspects.get(target.name))
         try:
-            _ = inventory.manifests, inventory.verdicts, inventory.tombstones, inventory.data
+            _ = inventory.manifests, inventory.verdicts, inventory.tombstones, inventory.data, inventory.unsound
             inventories[target.name] = inventory
         except (StorageError, DrkitError) as error:
             unreadable[target.name] = str(error)
@@ -207,7 +209,7 @@ def judge(ring: Ring, inventory: Inventory, summary: Summary, references: Sequen
     if len(lacking) > 1:
         why += f"; {len(lacking) - 1} more of its objects are missing or not whole"
     if summary.backup not in inventory.manifests or verdict is None:
-        return Standing(State.PENDING, why or "it was not completed here; the next backup goes to every target again")
+        return Standing(State.PENDING, why or "it was not completed here; `drkit replicate` completes it")
     return Standing(State.BROKEN, why) if lacking else Standing(State.GOOD)
 
 

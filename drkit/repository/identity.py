@@ -10,6 +10,7 @@ from drkit.crypto.container import DataKey, Json, check_digest, open_object, par
 from drkit.crypto.keys import Entropy, Ring
 from drkit.crypto.slots import Secret, new_ring, seal_slot, unlock
 from drkit.repository.layout import DESCRIPTOR, KEYS, Kind
+from drkit.repository.retirement import returned
 from drkit.repository.target import Target
 from storage_backends.api import Key, key
 from storage_backends.errors import AlreadyExists, NotFound
@@ -101,13 +102,15 @@ def found(
     """Make the repository on every target, or join targets to the one that is there. Idempotent.
 
     Two at once end with one identity: the first target in the byte order of URLs decides by conditional create.
-    Durable on return. Raises Conflict where two targets already belong to different repositories.
+    Durable on return. Raises Conflict where two targets already belong to different repositories, Retired for one that
+    was retired.
     """
     ordered = sorted(targets, key=lambda t: t.backend.url)
     for target in ordered:
         _probe(target, entropy)
     known = _known(ordered)
     ring = _adopt_or_make(ordered, known, secret, now, entropy)
+    _refuse_retired(ring, [t for t in ordered if t.name in known], known)
     source = next(t for t in ordered if t.name in known)
     slots = {n: d for n, d in slots_of(source) if parse_header(d, n).repository == ring.repository}
     for target in ordered:
@@ -150,6 +153,12 @@ def _known(targets: Sequence[Target]) -> dict[str, Descriptor]:
             cure="give the target that does not belong here a URL of its own",
         )
     return known
+
+
+def _refuse_retired(ring: Ring, there: Sequence[Target], known: dict[str, Descriptor]) -> None:
+    refused, unasked = returned(ring, there, {t.name: known[t.name].target.hex() for t in there})
+    for problem in (*refused.values(), *unasked.values()):
+        raise problem
 
 
 def _adopt_or_make(

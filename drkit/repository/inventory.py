@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,19 +12,27 @@ from drkit.repository.layout import KEYS, ClusterLayout, Kind, RunId
 from drkit.repository.leases import Held, held, tombstones
 from drkit.repository.manifest import Reference, Summary
 from drkit.repository.target import Target
+from storage_backends.api import Key
+from storage_backends.errors import NotFound
 
 _SLOT = re.compile(rf"{KEYS}([0-9a-f]{{8}})/[0-9a-f]{{16}}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """An object of a closure that is missing, or there with another size than its reference's. Sizes in bytes."""
+    """An object of a closure that is missing, or there with another size than its reference's. Sizes in bytes.
+
+    unsound: the last verification found it damaged, and it has not been replaced since
+    """
 
     key: str
     found: int | None
     wanted: int
+    unsound: bool = False
 
     def __str__(self) -> str:
+        if self.unsound:
+            return f"{self.key} was found damaged by the last `drkit verify`; with --repair it mends what it can"
         if self.found is None:
             return f"{self.key} is missing"
         if self.found < self.wanted:
@@ -35,11 +43,15 @@ class Lack:
 class Inventory:
     """Listings of one target for one cluster, each made at most once, when first asked for. Not thread-safe.
 
+    suspects: key -> version of objects that the newest evidence calls damaged.
     Every listing raises StorageError where the target cannot be asked: nothing is ever 'missing' by silence.
     """
 
-    def __init__(self, target: Target, layout: ClusterLayout, ring: Ring) -> None:
+    def __init__(
+        self, target: Target, layout: ClusterLayout, ring: Ring, suspects: Mapping[str, str] | None = None
+    ) -> None:
         self.target, self.layout, self._ring = target, layout, ring
+        self._suspects = suspects or {}
         self._logs: dict[str, dict[str, int]] = {}
 
     def _sizes(self, prefix: str) -> dict[str, int]:
@@ -73,6 +85,18 @@ class Inventory:
         return tombstones(self.target, self.layout, self._ring)
 
     @cached_property
+    def unsound(self) -> frozenset[str]:
+        """Keys of objects that are known to be damaged: the very ones, not what a repair put in their place."""
+        found: set[str] = set()
+        for key, version in self._suspects.items():
+            try:
+                if self.target.backend.stat(Key(key)).version == version:
+                    found.add(key)
+            except NotFound:
+                continue  # missing is for the listings to say
+        return frozenset(found)
+
+    @cached_property
     def histories(self) -> dict[str, int]:
         return self._sizes(self.layout.folder("history"))
 
@@ -95,12 +119,16 @@ class Inventory:
         The stored sizes of WAL and history files are in no reference: they count as whole when they are there.
         """
         lacking = [lack for lack in (self._lack(r) for r in references) if lack is not None]
+        manifest = str(self.layout.manifest(summary.run))
+        lacking += [Lack(manifest, None, 0, unsound=True)] if manifest in self.unsound else []
         newest = max(self.epochs, default=0)
         lacking += [Lack(f"keys/{epoch:08x}/", None, 0) for epoch in summary.epochs if epoch > newest]
         return lacking
 
     def _lack(self, reference: Reference) -> Lack | None:
         key = reference.key(self.layout)
+        if key in self.unsound:
+            return Lack(key, None, reference.size, unsound=True)
         if reference.kind in (Kind.PACK, Kind.MAP):
             found = self.data.get(key)
             return None if found == reference.size else Lack(key, found, reference.size)

@@ -39,6 +39,7 @@ class Kind(IntEnum):
     RETIREMENT = 18
     BINDING = 19
     EPOCH = 20
+    HOLD = 21
 
 
 _FOLDERS = {Kind.PACK: "packs", Kind.MAP: "maps", Kind.FINGERPRINTS: "fingerprints"}

@@ -13,6 +13,7 @@ from drkit.core.clock import Clock
 from drkit.core.errors import Conflict
 from drkit.crypto.container import DataKey, Json, canonical, compress, open_object, seal_json
 from drkit.crypto.keys import Entropy, Ring
+from drkit.repository.graves import buried, read_rounds
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.target import Target
 from storage_backends.api import Key
@@ -140,11 +141,7 @@ def tombstones(target: Target, layout: ClusterLayout, ring: Ring) -> frozenset[s
 
     Raises Damage where a round does not open: nobody knows then what may still be adopted here.
     """
-    found: set[str] = set()
-    for info in target.backend.list(layout.folder("tombstones")):
-        opened = open_object(ring, target.read(info.key), kind=Kind.TOMBSTONE, name=info.key)
-        found.update(opened.joined().decode("ascii").splitlines())
-    return frozenset(found)
+    return buried(read_rounds(target, layout, ring))
 
 
 def entomb(

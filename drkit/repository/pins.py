@@ -1,4 +1,4 @@
-"""What this host remembers of its repository: identities of targets, and the highest key epoch it has seen.
+"""What this host remembers of its repository: identities of targets, those retired, and the highest key epoch seen.
 
 A small local file, replaced atomically and fsynced. Losing it costs only the memory: the next open pins anew.
 """
@@ -24,12 +24,16 @@ class Pin:
 
 
 class Pins:
-    """Pins of the targets by name, in the file `pins.json` of the state folder. Not thread-safe."""
+    """Pins of the targets by name, in the file `pins.json` of the state folder. Not thread-safe.
+
+    retired: ids (hex) of targets that a record was seen to retire.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "pins.json"
         self.targets: dict[str, Pin] = {}
         self.epoch = 0
+        self.retired: set[str] = set()
         try:
             text = self._path.read_text()
         except (FileNotFoundError, NotADirectoryError):
@@ -45,6 +49,7 @@ class Pins:
             value = json.loads(text)
             self.targets = {name: Pin(**pin) for name, pin in value["targets"].items()}
             self.epoch = int(value["epoch"])
+            self.retired = {str(ident) for ident in value.get("retired", [])}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 "the file of pinned identities is damaged",
@@ -56,7 +61,8 @@ class Pins:
     def save(self) -> None:
         """Durable on return. Raises ConfigError where the folder cannot be made or written to."""
         make_spool(self._path.parent)
-        value = {"targets": {name: asdict(pin) for name, pin in sorted(self.targets.items())}, "epoch": self.epoch}
+        pinned = {name: asdict(pin) for name, pin in sorted(self.targets.items())}
+        value = {"targets": pinned, "epoch": self.epoch, "retired": sorted(self.retired)}
         replace(self._path, json.dumps(value, indent=1).encode())
 
 

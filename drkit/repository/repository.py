@@ -12,6 +12,7 @@ from drkit.crypto.slots import Secret
 from drkit.repository.identity import Descriptor, SlotsGone, read_descriptor, unlock_target
 from drkit.repository.layout import KEYS
 from drkit.repository.pins import Pin, Pins
+from drkit.repository.retirement import returned
 from drkit.repository.target import Target
 from storage_backends.errors import NotFound, NotThisTarget, StorageError
 
@@ -50,7 +51,7 @@ def open_repository(
 
     Raises what kept the last one from opening when none did; KeyMissing and Conflict at once: they concern all.
     Pins what is new (durable); where that cannot be kept, `unsaved` is told, and without one it is raised. A target
-    that answers as another one is not used, and is in `absent`.
+    that answers as another one, or that was retired, is not used, and is in `absent`.
     """
     absent: dict[str, Problem] = dict(failed)
     descriptors: dict[str, Descriptor] = {}
@@ -73,12 +74,19 @@ def open_repository(
         )
     ring = _unlock(secret, opened, descriptors, pins.epoch, absent)
     opened = [t for t in opened if t.name not in absent]
+    idents = {t.name: descriptors[t.name].target.hex() for t in opened}
+    refused, unasked = returned(ring, opened, idents, pins.retired)
+    absent |= unasked
+    absent |= refused
+    opened = [t for t in opened if t.name not in absent]
     try:
-        _remember(pins, ring, {t.name: descriptors[t.name] for t in opened})
+        _remember(pins, ring, {t.name: descriptors[t.name] for t in opened}, {idents[name] for name in refused})
     except (ConfigError, StorageError) as error:
         if unsaved is None:
             raise
         unsaved(error)
+    if not opened:
+        raise _none(absent)
     return Repository(ring, tuple(opened), absent, DataKey(ring, entropy))
 
 
@@ -161,7 +169,7 @@ def _locked(errors: Sequence[KeyMissing | Damage], absent: Mapping[str, Problem]
     return SlotsGone("no target has a key slot", where=KEYS, why=why, cure=cure)
 
 
-def _remember(pins: Pins, ring: Ring, descriptors: Mapping[str, Descriptor]) -> None:
+def _remember(pins: Pins, ring: Ring, descriptors: Mapping[str, Descriptor], retired: Collection[str]) -> None:
     if ring.epoch < pins.epoch:
         raise Conflict(
             f"the repository shows key epoch {ring.epoch}, this host has seen {pins.epoch}",
@@ -169,8 +177,9 @@ def _remember(pins: Pins, ring: Ring, descriptors: Mapping[str, Descriptor]) -> 
             cure="restore the key slots of the newer epoch from another target before anything is written",
         )
     news = {n: Pin(d.repository.hex(), d.target.hex()) for n, d in descriptors.items() if n not in pins.targets}
-    if news or ring.epoch > pins.epoch:
+    if news or ring.epoch > pins.epoch or not pins.retired.issuperset(retired):
         pins.targets.update(news)
+        pins.retired.update(retired)
         pins.epoch = ring.epoch
         pins.save()
 

@@ -87,7 +87,7 @@ class Sources:
     def _give_up(self, key: Key, failures: Sequence[tuple[Target, Problem]]) -> DrkitError:
         why = "; ".join(f"{target.name}: {error}" for target, error in failures) or "no target may be read"
         if any(isinstance(error, Damage | Damaged) for _, error in failures):
-            cure = "is there a sound copy anywhere? the object is the same on every target: put it in place by hand"
+            cure = "`drkit verify --repair` mends it where any target, also one not asked now, has it whole"
             cure += "; or choose an earlier backup or point: `drkit list`, `drkit windows`"
             return Damage("no target has a sound copy of an object", where=key, why=why, cure=cure)
         if failures and all(isinstance(error, NotFound) for _, error in failures):

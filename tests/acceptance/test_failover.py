@@ -66,7 +66,9 @@ def archived(one: Scene) -> list[set[str]]:
     return [{path.name for path in place.rglob("wal/*/*/*") if path.is_file()} for place in places]
 
 
-def test_row_05_segments_that_the_dead_primary_did_not_archive_come_from_the_promoted_standby() -> None:
+def test_row_05_segments_that_the_dead_primary_did_not_archive_come_from_the_promoted_standby(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with scene(newest_major(), segment_mb=1) as one:
         one.server.query("create table t (n int)")
         one.backup()
@@ -79,6 +81,7 @@ def test_row_05_segments_that_the_dead_primary_did_not_archive_come_from_the_pro
             until(lambda: all(there.issuperset(names) for there in archived(standby)), standby.server)
             standby.server.query("insert into t select max(n) + 1 from t")
             assert standby.switch() > names[-1]
+            monkeypatch.setenv("DRKIT_DAEMON__SOCKET", str(daemon.socket))  # restored servers ask the daemon as well
             for number, moment in enumerate(times, start=1):
                 with standby.restored(f"at-{number}", "--to", moment) as (_, session):
                     rows = [row[0] for row in session.execute("select n from t order by n").fetchall()]

@@ -109,3 +109,22 @@ def test_a_job_is_known_as_soon_as_its_verb_is() -> None:
 def test_impossible_times_are_refused_when_loaded(line: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         config(f'[[schedule]]\njob = "backup"\n{line}')
+
+
+def test_a_verification_may_be_given_its_part() -> None:
+    (duty,) = duties(
+        config(
+            """
+            [[schedule]]
+            job = "verify"
+            cron = "0 2 * * *"
+            cluster = "orders"
+            sample = "5%"
+            deep = true
+            """
+        )
+    )
+    assert " ".join(duty.words) == "verify orders --sample 5% --deep"
+    for wrong in ('job = "verify"\nsample = "5"', 'job = "backup"\nsample = "5%"', 'job = "check"\ndeep = true'):
+        with pytest.raises(ConfigError):
+            config(f'[[schedule]]\ncron = "0 2 * * *"\n{wrong}')

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from drkit.config import model
+from drkit.config.drill import SCENARIOS
 from drkit.config.explain import written
 from drkit.config.find import SYSTEM_FILE
 from drkit.core import units
@@ -67,8 +68,9 @@ name the file, the key and what is allowed. `drkit policy explain` prints every 
 ```toml
 {EXAMPLE}```
 
-What version 0.1 checks and explains, but does not act on yet: `[retention]`, `immutable`, `staging`
-and `[daemon] socket`.
+What version 0.1 checks and explains, but does not act on yet: `[retention]` and `immutable`. `max_verify_age` stays
+unknown until something verifies. A job in `[[schedule]]` that this version does not have is refused: by `drkit check`,
+and by the daemon, which does not start.
 
 ## The environment
 
@@ -87,12 +89,18 @@ _TYPES = {
     "str": "text",
     "bool": "`true`, `false`",
     "tuple[str, ...]": "list of texts",
+    "tuple[Site, ...]": "list of texts",
+    "tuple[Oracle, ...]": "list of `V1` to `V6`",
+    "tuple[Literal['rpo', 'rto'], ...]": "list of `rpo`, `rto`",
+    "ScenarioName": ", ".join(f"`{name}`" for name in SCENARIOS),
+    "Size": "size",
     "Connection": "libpq connection string",
     "AbsolutePath": "absolute path",
     "Site": "text, not empty",
     "Duration": "duration",
     "CalendarSpan": "calendar span",
     "Rate": "rate",
+    "Share": "share",
     "TargetUrl": "`file:///FOLDER`, `s3://BUCKET` or `s3://BUCKET/PREFIX`",
     "Endpoint": "`https://HOST` or `http://HOST:PORT`",
     "LoopbackAddress": "`127.0.0.1:PORT`, `[::1]:PORT`",
@@ -109,7 +117,9 @@ _VALUES = f"""
 |---|---|
 | duration | a text with a unit, one of {", ".join(units._FIXED_UNITS)}: `"30m"`, `"26h"` |
 | calendar span | a duration, or whole months (mo) or years (y): `"12mo"` |
+| size | a text with a unit, one of {", ".join(units._SIZE_UNITS)}: `"10GB"` |
 | rate | a text with a unit, per second, one of {", ".join(units._SIZE_UNITS)}: `"100MB"` |
+| share | a text, above 0 and at most all: `"5%"` |
 """
 
 

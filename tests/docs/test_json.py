@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from drills.demo.report import Report
+from drills.demo.report import BackupFigures, Decision, DrillFigures, Report
 from drkit.cli.app import main
 from drkit.cli.progress import Plain
 from drkit.core.cancel import CancelToken
@@ -24,9 +24,10 @@ from drkit.daemon.notify import Notifier, NotifyTerms
 from drkit.daemon.outbox import Outbox
 from tests.cli.promises import Promise, kept_promise
 from tests.docs.json_page import Member, differences, read_page
+from tests.drills.report.samples import passed
 
 CODE = Path(__file__).parents[2]
-NOT_ANSWERS = {"drkit.recovery/1", "drkit.journal/1"}  # files of drkit's own
+NOT_ANSWERS = {"drkit.recovery/1", "drkit.journal/1", "drkit.sandbox/1"}  # files of drkit's own
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,10 @@ def agree(page: dict[str, Member], answer: dict[str, Any], schema: str) -> None:
         ("drkit.key.list/1", ["key", "list"]),
         ("drkit.key.new/1", ["key", "new", "{root}/another.key"]),
         ("drkit.backup/1", ["backup", "--label", "again"]),
+        ("drkit.expire/1", ["expire"]),
+        ("drkit.expire/1", ["expire", "--apply"]),
+        ("drkit.hold.add/1", ["hold", "add", "{backup}"]),
+        ("drkit.hold.list/1", ["hold", "list"]),
         ("drkit.list/1", ["list"]),
         ("drkit.show/1", ["show", "{backup}"]),
         ("drkit.windows/1", ["windows"]),
@@ -136,4 +141,8 @@ def test_an_event(page: dict[str, Member], tmp_path: Path) -> None:
 
 
 def test_the_demo(page: dict[str, Member]) -> None:
-    agree(page, {"schema": "drkit.demo/1", **Report("/tmp/demo", "postgres").as_json()}, "drkit.demo/1")
+    report = Report("/tmp/demo", "postgres", ("disk-lost",))
+    report.backup = BackupFigures("20260701T010002Z-77aa01ff", 3, 2, 1, 0.5, {"near": "good"})
+    report.drills = {"disk-lost": DrillFigures(passed(), 12.5)}
+    report.decisions = [Decision("copies", "kept", 3, 3)]
+    agree(page, {"schema": "drkit.demo/2", **report.as_json()}, "drkit.demo/2")

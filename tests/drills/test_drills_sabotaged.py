@@ -23,6 +23,7 @@ from drkit.engines.postgres.recovery import RecoveryTarget, TargetKind
 from drkit.engines.postgres.wal import WalName
 from drkit.jobs.restore_points import Wish
 from tests.drills.drill_world import DrillWorld, Saboteur, drill_world
+from tests.real.postgres import give
 
 pytestmark = pytest.mark.real
 
@@ -145,6 +146,19 @@ def test_a_surviving_target_that_lacks_an_object_fails_the_drill(world: DrillWor
 def own(path: Path) -> None:
     parent = path.parent.stat()
     os.chown(path, parent.st_uid, parent.st_gid)
+
+
+def test_the_escrowed_key_is_what_opens_it(world: DrillWorld) -> None:
+    escrow = world.world.root / "escrow.key"
+    escrow.write_text((world.world.root / "master.key").read_text())
+    escrow.chmod(0o600)
+    give(escrow)
+    passed = world.run_with("quick-region", key_file=escrow, ledger=False, checks=("V3",))
+    assert passed.verdict is Verdict.PASS, passed.reasons
+    world.world.drkit("key", "new", world.world.root / "wrong.key")
+    failed = world.run_with("quick-region", key_file=world.world.root / "wrong.key", ledger=False, checks=("V3",))
+    assert failed.verdict is Verdict.FAIL and "key" in failed.reasons[0]
+    world.clean()
 
 
 # --- D10 ----------------------------------------------------------------------------------------------------------

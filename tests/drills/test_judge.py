@@ -55,7 +55,7 @@ def test_the_sentence_says_it_all() -> None:
         ({"checks": (check(state=State.ERROR),)}, Verdict.INCONCLUSIVE, "check V2 could not be carried out"),
         ({"checks": (check(control=Control.MISSED),)}, Verdict.INCONCLUSIVE, "check V2 did not notice its negative"),
         ({"min_rows": 1001}, Verdict.INCONCLUSIVE, "1000 rows were acknowledged"),
-        ({"min_bytes": 2 << 30}, Verdict.INCONCLUSIVE, "1.0 GiB were restored, at least 2.0 GiB"),
+        ({"min_bytes": 2 << 30}, Verdict.INCONCLUSIVE, "1.00 GiB were restored, at least 2.00 GiB"),
         ({"loss": replace(LOSS, kept=0, lost=1000)}, Verdict.INCONCLUSIVE, "not one row of the ledger came back"),
     ],
 )

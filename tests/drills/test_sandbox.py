@@ -61,7 +61,7 @@ def test_only_what_a_dead_drill_marked_is_tidied_away(tmp_path: Path) -> None:
     (torn / MARKER).write_text('{"schema": ')
     found = list(tidy(tmp_path, CLOCK))
     assert {one.marker.drill for one in found} == {"dead", "before"} and all(one.marker.ledger for one in found)
-    assert {path for path in tmp_path.iterdir()} == {living.root, unmarked, torn}
+    assert set(tmp_path.iterdir()) == {living.root, unmarked, torn}
     assert not list(tidy(tmp_path / "nowhere", CLOCK))
 
 

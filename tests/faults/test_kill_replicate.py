@@ -1,7 +1,7 @@
 """A replication that is killed before or after any of its effects on disk leaves nothing that lies, and blocks nobody.
 
-The laws, after each death: every backup that is good on a target has its whole closure there, sound to the byte; nothing
-else that is visible is damaged; the next replication completes and makes the targets equal, whatever was left.
+The laws, after each death: every backup that is good on a target has its whole closure there, sound to the byte;
+nothing else that is visible is damaged; the next replication completes and makes the targets equal.
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ def test_every_kind_that_is_written_has_a_vector(published: Any) -> None:
     later = {
         Kind.SLICE,
         Kind.SUMMARY,
-        Kind.EVIDENCE,
         Kind.CANARY,
         Kind.RETIREMENT,
         Kind.BINDING,

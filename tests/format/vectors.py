@@ -19,7 +19,9 @@ from drkit.core.clock import Clock
 from drkit.crypto.container import DataKey, open_object, parse_header, parse_open_section
 from drkit.crypto.keys import Ring, format_key_file
 from drkit.crypto.slots import Secret, seal_slot
-from drkit.repository.identity import found
+from drkit.repository import evidence
+from drkit.repository.evidence import Evidence, Looked
+from drkit.repository.identity import found as found_repository
 from drkit.repository.layout import Kind, RunId
 from drkit.repository.leases import Lease, LeaseTerms, Verdict, decide, entomb
 from drkit.repository.reports import Note, keep
@@ -41,7 +43,7 @@ HISTORY_BYTES = b"1\t0/2000000\tno recovery target specified\n"
 def objects() -> tuple[Ring, dict[str, bytes]]:
     """The newest ring, and all objects by key, as they would lie on one target."""
     where = target("vectors", MemoryBackend("vectors"))
-    first, _ = found([where], SECRET, now=AT, entropy=seeded(1))
+    first, _ = found_repository([where], SECRET, now=AT, entropy=seeded(1))
     ring = dataclasses.replace(first, masters={**first.masters, 2: seeded(2)(32)})
     for number, secret in enumerate((SECRET, WORDS)):
         name, sealed = seal_slot(ring, secret, created_at=AT, entropy=seeded(3 + number))
@@ -58,6 +60,7 @@ def objects() -> tuple[Ring, dict[str, bytes]]:
     )  # fmt: skip
     entomb(where, LAYOUT, [made.key], "an example", data_key=data_key, clock=clock, entropy=seeded(9))
     _report(where, Repository(ring, [where], {}, DataKey(ring, seeded(10))), clock)
+    _evidence(where, Repository(ring, [where], {}, DataKey(ring, seeded(13))), made.key, clock)
     return ring, {info.key: where.read(info.key) for info in where.backend.list()}
 
 
@@ -80,6 +83,13 @@ def _report(where: Target, repository: Repository, clock: Clock) -> None:
     note = Note(str(ident), SYSTEM, clock.now(), "region-loss", "D09", "orders", "pass", before)
     files = {"report.json": '{"schema": "drkit.drill.report/1"}\n', "report.txt": "PASSED\n" * 20}
     assert keep(repository, note, files, entropy=seeded(12)).targets == (where.name,)
+
+
+def _evidence(where: Target, repository: Repository, damaged: Key, clock: Clock) -> None:
+    """Of a verification that read a twentieth, and found one object damaged."""
+    looked = Looked(whole=True, findings=1, unsound={damaged: "a store's version"})
+    found = Evidence(clock.now(), SYSTEM, "orders", False, (0.95, 1.0), {where.name: looked})
+    assert not evidence.keep(repository, found, entropy=seeded(14))[1]
 
 
 def contents(ring: Ring, key: str, data: bytes) -> list[dict[str, object]]:

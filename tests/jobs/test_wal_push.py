@@ -24,7 +24,7 @@ from drkit.repository.layout import Kind
 from drkit.repository.leases import entomb
 from drkit.repository.spool import Spool
 from drkit.repository.wal import open_wal
-from storage_backends.api import Key, StorageBackend, Upload
+from storage_backends.api import Key, ObjectInfo, StorageBackend, Upload
 from storage_backends.errors import NotThisTarget, OutOfSpace
 from storage_backends.faulty import Faulty
 from storage_backends.memory import MemoryBackend
@@ -319,9 +319,9 @@ class _Counting(Passthrough):
         super().__init__(inner)
         self._calls = calls
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         self._calls.append(key)
-        return super().create(key, size_bytes)
+        return super().create(key, size_bytes, replacing=replacing)
 
 
 class _BlackHole(Passthrough):
@@ -331,7 +331,7 @@ class _BlackHole(Passthrough):
         super().__init__(inner)
         self.release = threading.Event()
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         self.release.wait()
         raise NotThisTarget("create", where=self.url)
 

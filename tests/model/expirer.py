@@ -42,7 +42,8 @@ class ExpirerMind(NamedTuple):
     manifests: frozenset[Thing] = NONE
     dead: frozenset[str] = NOTHING  # runs that it withdrew
     settled: frozenset[str] = NOTHING  # runs with the verdict 'good', here or on another target
-    needed: frozenset[str] = NOTHING  # data that good backups of other targets reference
+    elsewhere: frozenset[Thing] = NONE  # manifests of backups that are good on other targets
+    abroad: frozenset[Thing] = NONE  # live leases on other targets
     goes: tuple[str, ...] = ()  # backups to tombstone
     tombs: frozenset[str] = NOTHING
 
@@ -101,8 +102,9 @@ class Expirer:
         label = f"lists verdicts; dead: {listed(dead)}; to go: {listed(goes)}"
         elsewhere = self._elsewhere(world)
         settled = names(world.targets[self.at], "confirmed").union(manifest.name for manifest in elsewhere)
-        needed = NOTHING.union(*(manifest.refs for manifest in elsewhere))
-        after = mind._replace(todo=dead, goes=tuple(sorted(goes)), settled=settled, needed=needed)
+        good_there = frozenset(elsewhere)
+        after = mind._replace(todo=dead, goes=tuple(sorted(goes)), settled=settled, elsewhere=good_there)
+        after = after._replace(abroad=self._abroad(world))
         if not self.rules.verdicts:
             after = after._replace(todo=(), goes=tuple(sorted({*goes, *dead})))
         after = after._replace(at="withdraw") if after.todo else self._turn(after)
@@ -111,7 +113,7 @@ class Expirer:
     def _dead(self, mind: ExpirerMind, world: World) -> set[str]:
         held = world.targets[self.at]
         runs = {run_of(data) for data in mind.data} | {lease_run(lease) for lease in mind.leases}
-        live = [lease for lease in mind.leases if lease.kind == "lease"]
+        live = [*(lease for lease in mind.leases if lease.kind == "lease"), *self._abroad(world)]
         spared = {"wal", *(lease_run(lease) for lease in live)}
         if self.rules.spares_via:
             spared.update(*(lease.via for lease in live))
@@ -130,12 +132,16 @@ class Expirer:
         good_here = _good(world.targets[self.at], self.rules)
         named: set[str] = set()
         if self.rules.spares_via:
-            named.update(*(lease.via for lease in mind.leases if lease.kind == "lease"))
+            live = [*(lease for lease in mind.leases if lease.kind == "lease"), *self._abroad(world)]
+            named.update(*(lease.via for lease in live))
         if self.keeps_one:
             newest = max(good_here, default="")
             return (good_here - {newest}) - named, ({newest} if len(good_here) > 1 else set())
         there = {manifest.name for manifest in mind.manifests}
-        pending = {ref for m in self._elsewhere(world) if m.name not in good_here for ref in m.refs}
+        coming = [m for m in self._elsewhere(world) if m.name not in good_here]
+        if self.rules.expired_here_is_over:
+            coming = [m for m in coming if m.name not in mind.tombs]
+        pending = {ref for manifest in coming for ref in manifest.refs}
         named.update(m.name for m in mind.manifests if m.refs & pending)  # another backup waits for its data
         return {one for one in self.removes & there if one not in mind.tombs and one not in named}, set()
 
@@ -145,6 +151,13 @@ class Expirer:
             return []
         others = world.targets[: self.at] + world.targets[self.at + 1 :]
         return [m for held in others for m in things(held, "manifest") if m.name in _good(held, self.rules)]
+
+    def _abroad(self, world: World) -> frozenset[Thing]:
+        """Live leases on other targets: what was dropped here may get good there."""
+        if not self.rules.looks_abroad:
+            return NONE
+        others = world.targets[: self.at] + world.targets[self.at + 1 :]
+        return NONE.union(*(things(held, "lease") for held in others))
 
     def _withdraw(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
         run, *rest = mind.todo
@@ -223,11 +236,13 @@ class Expirer:
     def _reached(self, mind: ExpirerMind) -> frozenset[str]:
         kept = [manifest for manifest in mind.manifests if manifest.name not in mind.tombs]
         reached = {name for manifest in kept for name in manifest.refs}
-        counted = self._counted(mind)
+        counted = self._counted(mind) | mind.abroad
         through = {name for lease in counted for name in lease.via} | {lease_run(lease) for lease in counted}
         reached |= {name for name in mind.data if run_of(name) in through}
         reached |= {name for manifest in mind.manifests if manifest.name in through for name in manifest.refs}
-        reached |= mind.needed
+        for manifest in mind.elsewhere:
+            if manifest.name not in mind.tombs or not self.rules.expired_here_is_over:
+                reached |= manifest.refs
         if self.rules.wal_floor:
             reached |= _wal_kept(mind.data, reached, bool(counted))
         return frozenset(reached)

@@ -78,6 +78,11 @@ PARTLY = world(
     [Thing("data", "W/1"), Thing("lapsed", "W"), *backup("P", "P/1")],
     ghosts="promised W @ 0; old P @ 1",
 )
+DROPPED = world(
+    [*backup("P", "P/1"), Thing("lease", "W", via=frozenset({"P"}))],
+    [Thing("data", "W/1"), Thing("lapsed", "W"), *backup("P", "P/1")],
+    ghosts="old P @ 0; old P @ 1",
+)
 APART = world(
     [*backup("Q", "Q/1"), Thing("data", "P/1"), Thing("data", "W/1"), *tombs("P", "P/1", "W", "W/1")],
     [*backup("W", "P/1", "W/1"), *backup("P", "P/1")],
@@ -129,6 +134,9 @@ HISTORIES = {
     ),
     "a target dropped out of a backup": History(
         PARTLY, lambda r: [Replicator("C", "W", r), expirer(r, "E", at=1), Clock()], completes="W"
+    ),
+    "a target dropped out of a backup that goes on": History(
+        DROPPED, lambda r: [writer(r, "W", "P"), expirer(r, "E", "P", at=1)], completes="W"
     ),
     "a backup, its copy and expiry there": History(
         BOTH, lambda r: [writer(r, "W", "P"), Replicator("C", "W", r), expirer(r, "E", "P", at=1), Clock()]

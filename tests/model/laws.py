@@ -113,7 +113,7 @@ class Laws:
 
     def _complete(self, world: World) -> str | None:
         """If everybody dies here, expiry runs and a replicator comes, the pending backup gets good."""
-        if not self.completes:
+        if not self.completes or not good(world.targets[0], self.completes, self.rules):
             return None
         after = World(tuple(frozenset(map(_lapse, held)) for held in world.targets))
         after = alone(after, Expirer("cleaner", self.rules, at=1))

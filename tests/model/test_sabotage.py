@@ -83,6 +83,9 @@ SABOTAGES = {
         "a withdrawal on one target", "(b)", "C: copies withdrawn", ("copies_withdrawals",)
     ),
     "a pending run taken for dead": Sabotage("a target dropped out of a backup", "(h)", "", ("pending_is_not_dead",)),
+    "a run taken for dead that goes on elsewhere": Sabotage(
+        "a target dropped out of a backup that goes on", "(h)", "E: withdraws W", ("looks_abroad",)
+    ),
     "a backup removed while its heir is pending": Sabotage(
         "a pending target is completed", "(h)", "", ("pending_is_not_dead",)
     ),

@@ -49,6 +49,8 @@ class Rules:
     spares_via: bool = True
     wal_floor: bool = True
     pending_is_not_dead: bool = True
+    expired_here_is_over: bool = True
+    looks_abroad: bool = True
     # replicator and repairer
     copies_every_tombstone: bool = False
     copies_withdrawals: bool = False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from storage_backends import conformance
+from storage_backends import conformance, conformance_replacing
 from storage_backends.api import StorageBackend
 from storage_backends.conformance import CHECKS, Check, Subject
 from storage_backends.faulty import Faulty
@@ -26,7 +26,11 @@ from tests.storage_backends.conftest import MEBIBYTE, Bucket
 NOTHING_LISTENS = "http://127.0.0.1:1"
 
 # The mock looks and then stores, without a lock between: only a real store can show these.
-NOT_FOR_THE_MOCK = {conformance.one_of_many_threads_wins, conformance.one_of_two_processes_wins}
+NOT_FOR_THE_MOCK: set[Check] = {
+    conformance.one_of_many_threads_wins,
+    conformance.one_of_two_processes_wins,
+    conformance_replacing.repairers_at_once_leave_a_sound_one,
+}
 
 all_checks = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -282,3 +284,77 @@ def test_who_meets_an_object_may_rely_on_it(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(StorageError):
         backend.create(key("a/one"))
     assert synced == [(tmp_path / "a").stat().st_ino]
+
+
+# Replaces t/one, and dies at the n-th of the calls that matter, in a process of its own.
+_DYING = """
+import os, sys
+from pathlib import Path
+from storage_backends.api import key
+from storage_backends.posix import PosixBackend
+backend, left = PosixBackend(Path(sys.argv[1])), int(sys.argv[2])
+info = backend.stat(key("t/one"))
+
+def dying(call):
+    def instead(*args, **named):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return call(*args, **named)
+    return instead
+
+for name in ("open", "write", "fsync", "close", "stat", "replace", "unlink"):
+    setattr(os, name, dying(getattr(os, name)))
+with backend.create(key("t/one"), 5, replacing=info) as upload:
+    upload.write(b"sound")
+    upload.commit()
+os._exit(0)
+"""
+
+
+def test_a_replacement_killed_at_each_effect_leaves_the_old_or_the_new_one(tmp_path: Path) -> None:
+    states = []
+    for step in range(60):
+        (tmp_path / "t").mkdir(exist_ok=True)
+        (tmp_path / "t/one").write_bytes(b"damaged")
+        code = subprocess.run([sys.executable, "-c", _DYING, str(tmp_path), str(step)], check=False).returncode
+        backend = PosixBackend(tmp_path)
+        states.append(get(backend, "t/one"))
+        assert states[-1] in (b"damaged", b"sound"), step
+        assert [info.key for info in backend.list()] == ["t/one"]
+        if code == 0:
+            break
+    assert code == 0 and states == sorted(states) and set(states) == {b"damaged", b"sound"}
+
+
+def test_the_new_bytes_are_durable_before_they_take_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = PosixBackend(tmp_path)
+    info = put(backend, "t/one", b"damaged")
+    seen: list[str] = []
+    fsync, rename = os.fsync, os.replace
+
+    def spy_fsync(fd: int) -> None:
+        seen.append("fsync folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "fsync file")
+        fsync(fd)
+
+    def spy_rename(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        seen.append("rename")
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    with backend.create(key("t/one"), 5, replacing=info) as upload:
+        monkeypatch.setattr(os, "fsync", spy_fsync)
+        monkeypatch.setattr(os, "replace", spy_rename)
+        upload.write(b"sound")
+        upload.commit()
+    assert seen == ["fsync file", "rename", "fsync folder"]
+
+
+def test_what_is_no_file_any_more_is_not_replaced(tmp_path: Path) -> None:
+    backend = PosixBackend(tmp_path)
+    info = put(backend, "t/one", b"damaged")
+    (tmp_path / "t/one").unlink()
+    (tmp_path / "t/one").symlink_to("/etc/hostname")
+    with pytest.raises(StorageError):
+        backend.create(key("t/one"), 5, replacing=info)
+    assert (tmp_path / "t/one").is_symlink()

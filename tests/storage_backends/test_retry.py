@@ -151,8 +151,8 @@ class _Resuming(Passthrough):
         super().__init__(inner)
         self.refusals = 3
 
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
-        return _ResumingUpload(self, self._inner.create(key, size_bytes))
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
+        return _ResumingUpload(self, self._inner.create(key, size_bytes, replacing=replacing))
 
 
 class _ResumingUpload(PassthroughUpload):
@@ -195,3 +195,48 @@ def test_an_upload_ends_once() -> None:
     for again in (upload.commit, lambda: upload.write(b"x")):
         with pytest.raises(ValueError, match="ended"):
             again()
+
+
+def damaged(bench: Bench) -> ObjectInfo:
+    """What is to be replaced, told of by the store itself."""
+    put(bench.store, "t/one", b"damaged")
+    return bench.store.stat(key("t/one"))
+
+
+def heal(backend: StorageBackend, data: bytes, replacing: ObjectInfo) -> ObjectInfo:
+    with backend.create(key("t/one"), len(data), replacing=replacing) as upload:
+        upload.write(data)
+        return upload.commit()
+
+
+@pytest.mark.parametrize("script", ["create:503,lost", "write:503,short", "commit:503", "commit:lost"])
+def test_a_replacement_gets_through(script: str) -> None:
+    bench = Bench(script)
+    heal(bench.backend, b"sound", damaged(bench))
+    assert get(bench.store, "t/one") == b"sound"
+
+
+def test_a_replacement_whose_answer_was_lost_is_found_by_reading_back() -> None:
+    bench = Bench("commit:lost,503")
+    info = heal(bench.backend, b"sound", damaged(bench))
+    assert info.version == bench.store.stat(key("t/one")).version
+    assert get(bench.store, "t/one") == b"sound"
+
+
+def test_anothers_replacement_is_told() -> None:
+    bench = Bench("commit:503")
+    info = damaged(bench)
+    heal(bench.store, b"another's", info)
+    bench.faulty.add("commit:503")
+    with pytest.raises(AlreadyExists):
+        heal(bench.backend, b"sound", info)
+    assert get(bench.store, "t/one") == b"another's"
+
+
+def test_what_was_deleted_meanwhile_is_not_brought_back() -> None:
+    bench = Bench("commit:503")
+    info = damaged(bench)
+    bench.store.delete(key("t/one"))
+    with pytest.raises(NotFound):
+        heal(bench.backend, b"sound", info)
+    assert list(bench.store.list()) == []

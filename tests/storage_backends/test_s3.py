@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from storage_backends.api import key
+from storage_backends.api import ObjectInfo, key
 from storage_backends.conformance import get, put
 from storage_backends.errors import (
     AlreadyExists,
@@ -361,3 +361,53 @@ class TestReal:
         backend = S3Backend(bucket.name, "", settings)
         put(backend, "a", b"one")
         assert get(backend, "a") == b"one"
+
+
+# --- replacing ----------------------------------------------------------------------------------------------------
+
+
+def heal(backend: S3Backend, data: bytes, replacing: ObjectInfo) -> None:
+    with backend.create(key("t/one"), len(data), replacing=replacing) as upload:
+        upload.write(data)
+        upload.commit()
+
+
+def ignoring_match(backend: S3Backend) -> S3Backend:
+    """A store that ignores `If-Match`."""
+
+    def drop(params: dict[str, dict[str, str]], **_: object) -> None:
+        params["headers"].pop("If-Match", None)
+
+    backend._client.meta.events.register("before-call.s3", drop)
+    return backend
+
+
+def test_a_store_that_honours_if_match_is_found_out(mock_bucket: Bucket) -> None:
+    backend = mock_bucket.open()
+    first = put(backend, "t/one", b"damaged")
+    before = backend.traits
+    assert not before.conditional_replace, "nothing is claimed before it is proven"
+    heal(backend, b"sound", first)
+    after = backend.traits
+    assert after.conditional_replace
+    assert [info.key for info in backend.list()] == ["t/one"], "no canary stays"
+
+
+def test_without_if_match_it_looks_and_puts(mock_bucket: Bucket) -> None:
+    backend = ignoring_match(mock_bucket.open())
+    first = put(backend, "t/one", b"damaged")
+    heal(backend, b"sound", first)
+    assert get(backend, "t/one") == b"sound" and not backend.traits.conditional_replace
+    with pytest.raises(AlreadyExists):
+        heal(backend, b"again", first)
+    assert get(backend, "t/one") == b"sound"
+    assert [info.key for info in backend.list()] == ["t/one"]
+
+
+@pytest.mark.real
+def test_a_real_gateway_replaces_under_its_own_condition(rgw: RgwServer) -> None:
+    bucket = Bucket(rgw.endpoint, rgw.access_key, rgw.secret_key, rgw.make_bucket())
+    backend = bucket.open()
+    first = put(backend, "t/one", b"damaged")
+    heal(backend, b"sound", first)
+    assert get(backend, "t/one") == b"sound" and backend.traits.conditional_replace

@@ -39,7 +39,7 @@ class Requests:
             self.lose.remove(name)
             raise Unavailable(name, where="s3://bucket", why="timed out")
 
-    def put(self, key: Key, body: bytes, md5: str) -> ObjectInfo:
+    def put(self, key: Key, body: bytes, md5: str, replacing: ObjectInfo | None = None) -> ObjectInfo:
         self._ask("put")
         assert md5 == content_md5(body)
         if key in self.objects:
@@ -61,7 +61,9 @@ class Requests:
         self._answer("part")
         return f"tag-{number}"
 
-    def complete_parts(self, key: Key, upload_id: str, tags: Sequence[str]) -> None:
+    def complete_parts(
+        self, key: Key, upload_id: str, tags: Sequence[str], replacing: ObjectInfo | None = None
+    ) -> None:
         self._ask("complete")
         assert list(tags) == [f"tag-{number}" for number in sorted(self.parts)]
         self.objects[key] = (b"".join(self.parts[number] for number in sorted(self.parts)), self.mark)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from storage_backends import conformance
+from storage_backends import conformance, conformance_replacing
 from storage_backends.api import Key, ObjectInfo, Reader, Upload
 from storage_backends.conformance import CHECKS, Check, Subject
 from storage_backends.errors import NotFound, StorageError
@@ -15,8 +15,26 @@ from storage_backends.passthrough import Passthrough
 
 
 class _Overwriting(Passthrough):
-    def create(self, key: Key, size_bytes: int | None = None) -> Upload:
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
         self._inner.delete(key)
+        return self._inner.create(key, size_bytes)
+
+
+class _Careless(Passthrough):
+    """Replaces whatever is there."""
+
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
+        if replacing is not None:
+            replacing = self._inner.stat(key)
+        return self._inner.create(key, size_bytes, replacing=replacing)
+
+
+class _Gapped(Passthrough):
+    """Deletes, then creates."""
+
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
+        if replacing is not None:
+            self._inner.delete(key)
         return self._inner.create(key, size_bytes)
 
 
@@ -61,6 +79,8 @@ class _Silent(Passthrough):
     [
         (_Overwriting, conformance.never_overwrites),
         (_Overwriting, conformance.big_objects_never_overwrite),
+        (_Careless, conformance_replacing.replaces_nothing_else),
+        (_Gapped, conformance_replacing.the_old_one_is_there_until_commit),
         (_ByFolder, conformance.lists_in_byte_order),
         (_Inclusive, conformance.lists_after_a_key),
         (_FirstPageOnly, conformance.lists_many),
@@ -69,7 +89,7 @@ class _Silent(Passthrough):
 )
 def test_liars_fail(kind: type[Passthrough], check: Check) -> None:
     store = kind(MemoryBackend("one"))
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, StorageError)):
         check(Subject(open=lambda: store))
 
 
@@ -82,9 +102,10 @@ def test_silence_taken_for_absence_fails() -> None:
 def test_every_check_is_in_the_list() -> None:
     public = {
         value
-        for name, value in vars(conformance).items()
-        if callable(value) and getattr(value, "__module__", "") == conformance.__name__
+        for module in (conformance, conformance_replacing)
+        for name, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", "") == module.__name__
     }
-    helpers = {conformance.put, conformance.get, conformance.Subject}
+    helpers = {conformance.put, conformance.get, conformance.Subject, conformance_replacing.Opens}
     checks = {value for value in public if not value.__name__.startswith("_")} - helpers
     assert checks == set(CHECKS)

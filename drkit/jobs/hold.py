@@ -1,0 +1,91 @@
+"""Putting a backup or a span of WAL on hold, so that neither expiry that runs just now nor a later one takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from drkit.core.errors import DrkitError, Missing, Refused, Unreachable
+from drkit.jobs.means import Means
+from drkit.repository.fences import EXPIRE, read_fences
+from drkit.repository.holds import Hold, add_hold
+from drkit.repository.layout import ClusterLayout, RunId
+from drkit.repository.leases import tombstones
+from drkit.repository.target import Target
+from storage_backends.errors import StorageError
+
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """safe: targets where the hold is and no expiry was faster · lacking: target -> why it protects nothing there."""
+
+    hold: Hold
+    safe: tuple[str, ...]
+    lacking: Mapping[str, str]
+
+
+def put_on_hold(
+    means: Means, layout: ClusterLayout, backup: str, wal: tuple[str, str] | None, reason: str, wait_s: float
+) -> Held:
+    """Create the hold everywhere, wait for expiry that decides just now, then look whether a tombstone was faster.
+
+    An expirer has its lease before it reads the holds: who decides without knowing this one is seen. Raises Missing
+    where every copy of the backup has a tombstone, Unreachable where no target took the hold.
+    """
+    now = means.clock.now()
+    hold = Hold(str(RunId.new(now, means.entropy(4))), backup, wal, reason, now)
+    spread = add_hold(means.repository, layout, hold, entropy=means.entropy)
+    if not spread.targets:
+        raise Unreachable(
+            "no target took the hold", why=_joined(spread.lacking), cure="`drkit check` tries each target"
+        )
+    safe, lacking = [], dict(spread.lacking)
+    for name in spread.targets:
+        target = means.repository.target(name)
+        try:
+            _outwait(means, layout, target, wait_s)
+            late = _late(means, layout, target, hold)
+        except (StorageError, DrkitError) as error:
+            lacking[name] = str(error)
+            continue
+        if late:
+            lacking[name] = late
+        else:
+            safe.append(name)
+    if not safe and backup:
+        what, cure = f"backup {backup} cannot be held", "`drkit list` shows what is left"
+        raise Missing(what, why=_joined(lacking), cure=cure)
+    return Held(hold, tuple(safe), lacking)
+
+
+def _outwait(means: Means, layout: ClusterLayout, target: Target, wait_s: float) -> None:
+    """Until no expirer that may have read the holds before this one is at work. Raises Refused where that is long."""
+    began = means.clock.monotonic()
+    first: frozenset[str] | None = None
+    while True:
+        running = {f.lease: f for f in read_fences(target, layout, means.repository.ring) if f.job == EXPIRE}
+        first = frozenset(running) if first is None else first & running.keys()
+        passed = means.clock.monotonic() - began
+        # by the host's clock alone: a lease that nobody renews has run out when it was watched for its whole term
+        left = [one for one in first if passed < running[one].lasts_s]
+        if not left:
+            return
+        if passed >= wait_s:
+            host = running[left[0]].host
+            raise Refused(f"expiry is at work on {host}", where=target.where, cure="add the hold again when it ended")
+        means.token.wait(_POLL_S)
+        means.token.check()
+
+
+def _late(means: Means, layout: ClusterLayout, target: Target, hold: Hold) -> str:
+    """Why the hold came too late on a target, or ""."""
+    buried = tombstones(target, layout, means.repository.ring)
+    if hold.backup and layout.manifest(RunId.parse(hold.backup)) in buried:
+        return f"backup {hold.backup} has a tombstone there already"
+    return ""
+
+
+def _joined(lacking: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in lacking.items())
