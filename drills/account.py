@@ -7,15 +7,21 @@ from datetime import timedelta
 
 from drills.ledger import Entry, Key, Moment, Row, Verdict, judge
 from drills.report.model import Fate, Loss, Objective, StripRow
+from drills.report.runs import runs_of
 from drkit.config.drill import Drill
 from drkit.core.units import format_duration
 
 _MOST_ROWS = 600  # of the strip: those nearest to the fault, and every row that is lost or wrong
 
 
-def loss_of(entries: Sequence[Entry], rows: Sequence[Row], until: Moment, t0_s: float) -> Loss:
-    """Rows recovered against the journals. t0_s: the disaster, on the journals' clock."""
-    verdict = judge(entries, rows, until)
+def loss_of(
+    entries: Sequence[Entry], rows: Sequence[Row], until: Moment, t0_s: float, anchored_s: float | None = None
+) -> Loss:
+    """Rows recovered against the journals. t0_s: the disaster, on the journals' clock.
+
+    anchored_s: when the drill had ended the WAL segment of the first rows, None: it never did.
+    """
+    verdict, there = judge(entries, rows, until), {(row.writer, row.number) for row in rows}
     return Loss(
         expected=verdict.expected,
         kept=verdict.kept,
@@ -25,8 +31,21 @@ def loss_of(entries: Sequence[Entry], rows: Sequence[Row], until: Moment, t0_s: 
         target_error_s=verdict.target_error_s,
         sound=verdict.sound,
         wrong=tuple(_wrong(verdict)),
-        strip=_strip(entries, verdict, {(row.writer, row.number) for row in rows}, until, t0_s),
+        strip=_strip(entries, verdict, there, until, t0_s),
+        at_least=_is_lower_bound(entries, verdict, there, anchored_s),
+        wrote_s=None if anchored_s is None else max(0.0, until.begun_s - anchored_s),
+        lost_runs=runs_of(verdict.lost),
     )
+
+
+def _is_lower_bound(entries: Sequence[Entry], verdict: Verdict, there: set[Key], anchored_s: float | None) -> bool:
+    """Whether rows are lost, and none is there that was sent after the first had been put in safety: those say nothing
+    about the archiving. What was sent after the end of a segment cannot lie in it."""
+    if not verdict.lost:
+        return False
+    if anchored_s is None:
+        return not verdict.kept
+    return not any(entry.sent_s > anchored_s and entry.key in there for entry in entries)
 
 
 def _wrong(verdict: Verdict) -> Iterator[str]:
@@ -79,10 +98,18 @@ def objectives_of(
     """What the drill tests. promised: the cluster's RPO and RTO, for where the drill has none of its own."""
     rpo, rto = drill.rpo or promised[0], drill.rto or promised[1]
     found = {
-        "rpo": Objective("rpo", _seconds(rpo), loss.loss_s if loss else None, _rpo_text(loss)),
+        "rpo": Objective("rpo", _seconds(rpo), _rpo_s(loss, _seconds(rpo)), _rpo_text(loss)),
         "rto": Objective("rto", _seconds(rto), rto_s, _rto_text(rto_s, allowance_s)),
     }
     return tuple(found[name] for name in drill.objectives)
+
+
+def _rpo_s(loss: Loss | None, promised_s: float | None) -> float | None:
+    """A lower bound can show that the objective is broken, never that it is kept: then nothing was measured."""
+    if loss is None or loss.loss_s is None:
+        return None
+    is_evidence = not loss.at_least or (promised_s is not None and loss.loss_s > promised_s)
+    return loss.loss_s if is_evidence else None
 
 
 def _rpo_text(loss: Loss | None) -> str:
@@ -91,6 +118,10 @@ def _rpo_text(loss: Loss | None) -> str:
     if loss.loss_s is None:
         return "not measured: no row was acknowledged before the fault"
     rows = f"{loss.lost} of {loss.expected} acknowledged rows lost"
+    if not loss.kept:
+        return f"{rows}: at least {_words(loss.loss_s)}"
+    if loss.at_least:
+        return f"{rows}, all since the drill had put the first in safety: at least {_words(loss.loss_s)}"
     return f"{rows}; the newest that is safe was {_words(loss.loss_s)} old"
 
 

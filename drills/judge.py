@@ -97,12 +97,26 @@ def _open(facts: Facts) -> list[str]:
             found.append(f"check {one.check} did not notice its negative control: {one.control_text}")
     if facts.loss is not None and facts.loss.expected and not facts.loss.kept:
         found.append("not one row of the ledger came back: how much is lost beyond it cannot be told")
+    elif facts.loss is not None and facts.loss.at_least:
+        found += _unseen(facts, facts.loss)
     if facts.rows is not None and facts.rows < facts.min_rows:
         found.append(f"{facts.rows} rows were acknowledged before the fault, at least {facts.min_rows} are asked for")
     if facts.rto_s is not None and facts.restored_bytes < facts.min_bytes:
         restored, least = format_size(facts.restored_bytes), format_size(facts.min_bytes)
         found.append(f"{restored} were restored, at least {least} are asked for")
     return found
+
+
+def _unseen(facts: Facts, loss: Loss) -> list[str]:
+    """All that could be lost is lost, and the ledger did not write for long enough to break the rpo."""
+    one = next((one for one in facts.objectives if one.name == "rpo"), None)
+    if one is None or one.promised_s is None or one.kept is False:
+        return []
+    wrote, rpo = _words(loss.wrote_s or loss.loss_s or 0.0), _words(one.promised_s)
+    return [
+        f"the ledger wrote for {wrote} before the fault, and all of that is lost; the rpo is {rpo}: that more would be "
+        "lost cannot be seen; set load longer than the rpo"
+    ]
 
 
 def _sentence(facts: Facts, verdict: Verdict, reasons: Sequence[str]) -> str:
@@ -135,7 +149,8 @@ def _loss_part(facts: Facts) -> str:
         rows = f"None of {loss.expected:,} acknowledged rows was lost"
         return rows + (_promise(facts, "rpo") if loss.sound else ", but the ledger is not sound") + "."
     rows = "1 acknowledged row" if loss.lost == 1 else f"{loss.lost:,} acknowledged rows"
-    age = f", the last {_words(loss.loss_s)} before the fault" if loss.loss_s is not None else ""
+    last = "at least the last" if loss.at_least else "the last"
+    age = f", {last} {_words(loss.loss_s)} before the fault" if loss.loss_s is not None else ""
     return f"{rows} lost{age}{_promise(facts, 'rpo')}."
 
 

@@ -19,6 +19,7 @@ from drkit.core.errors import UsageError
 from drkit.core.log import Log
 from drkit.core.progress import Progress
 from drkit.crypto.keys import Entropy
+from drkit.jobs.rates import Rates
 from drkit.repository.layout import RunId
 
 
@@ -45,13 +46,15 @@ class DrillOrder:
 @dataclass(frozen=True, slots=True)
 class DrillMeans:
     """checks: by name, in the order to run them · drilled: backup id -> when a drill of it last passed, asked for only
-    where the point wants it · secrets: files that recovery must read · version: of drkit.
+    where the point wants it · keep_rates: hears how fast files and WAL came back, must not raise
+    secrets: files that recovery must read · version: of drkit.
     """
 
     doors: Doors
     scenario: Scenario
     checks: Sequence[Check]
     drilled: Callable[[], Mapping[str, datetime]]
+    keep_rates: Callable[[Rates], None]
     wal_program: Path
     secrets: tuple[Path, ...]
     workers: int

@@ -33,6 +33,7 @@ from drkit.core.cancel import CancelToken
 from drkit.core.errors import Cancelled, ConfigError, Conflict, DrkitError, Failed, Refused, UsageError
 from drkit.core.progress import Event
 from drkit.core.units import format_duration
+from drkit.jobs.rates import Rates, fetch_rate
 from drkit.jobs.restore_folder import Owner, choose_owner, look_at
 from drkit.jobs.restore_points import Wish
 from drkit.jobs.windows import read_windows
@@ -68,6 +69,7 @@ class _Run:
         self.source = Source(order.config.connection, means.clock)
         self.entries: tuple[Entry, ...] | None = None
         self.load: Load | None = None
+        self.anchored_s: float | None = None
         self.recovery: Recovery | None = None
         self.server: StagedServer | None = None
         self.databases: list[str] = []
@@ -196,7 +198,8 @@ class _Run:
         while self.load.acknowledged < self.drill.writers:
             self.load.check()
             ground.go_on(self.drill.pace.total_seconds())
-        name, _, _ = self.source.end_segment()
+        name, _, ended = self.source.end_segment()
+        self.anchored_s = ended.done_s
         ground.until_archived(name)
 
     def _ground(self, steady: Steady, token: CancelToken) -> Ground:
@@ -248,6 +251,9 @@ class _Run:
             self.clocks.stamp("T10")
             server.first_write(steady.database)
             self.clocks.stamp("T11")
+        files = told.restored
+        fetched = fetch_rate(files.written_bytes, files.kept_bytes, files.seconds)
+        means.keep_rates(Rates(fetched, server.started.replay_rate))
         told.restored_bytes = sandbox.size_bytes()
         told.bytes_from = recovery.bytes_from(server.started)
         # Off the clocks: what more a scenario wants to see in planning is no part of a recovery.
@@ -280,7 +286,7 @@ class _Run:
             return
         with self.server.connect(steady.database) as session:
             rows = read_rows(session)
-        self.told.loss = loss_of(self.entries, rows, struck.until, struck.moment.begun_s)
+        self.told.loss = loss_of(self.entries, rows, struck.until, struck.moment.begun_s, self.anchored_s)
 
     def _check(self, steady: Steady, struck: Struck) -> None:
         told, server = self.told, self.server

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from drills.demo.report import BackupFigures, Decision, DrillFigures, Report
 from drills.demo.setup import DISK_LOST, ORDERS, SITE, Target
 from drills.report.model import CheckResult, Control, DrillReport, State, Verdict
-from drills.report.view import VERDICT_WORDS, objective, offset, phases, promise_words, scale, seconds, visible
+from drills.report.view import VERDICT_WORDS, objective, offset, phases, promise_note, scale, seconds, visible
 from drkit.core.units import format_size
 
 BEFORE_DROP = (
@@ -163,8 +163,7 @@ def _promised(drill: DrillFigures, name: str, what: str) -> str:
     found = objective(drill.report, name)
     if found is None or found.measured_s is None:
         return "not measured"
-    word, promised = promise_words(found)
-    return f"{seconds(found.measured_s)} {what} ({promised}: {word})"
+    return f"{seconds(found.measured_s)} {what} ({promise_note(found)})"
 
 
 def _copies(report: Report) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from drills.report.markup import Markup, join, tag
 from drills.report.model import DrillReport, Fate, Loss, StripRow
-from drills.report.view import Phase, Scale, bins, objective, offset, phases, runs, scale, seconds, span
+from drills.report.runs import lost_rows
+from drills.report.view import Phase, Scale, bins, objective, offset, phases, scale, seconds, span
 
 MARKS_AT_MOST = 160  # rows that are drawn one by one; more are counted in bins
 _BINS = 120
@@ -141,7 +142,7 @@ def strip(loss: Loss) -> Markup:
     present = [fate for fate in Fate if any(row.fate is fate for row in loss.strip)]
     counts = ", ".join(f"{sum(row.fate is fate for row in loss.strip)} {fate.value}" for fate in present)
     told = f"{len(loss.strip)} rows from {offset(start)} to {offset(end)} around the fault: {counts}."
-    lost = [f"Lost: {line}." for line in runs(loss.strip, Fate.LOST)]
+    lost = [f"Lost: {line}." for line in lost_rows(loss)]
     fault = -start / (end - start)
     base = height - _MARGIN
     drawn = tag(

@@ -13,16 +13,17 @@ from importlib.resources import files
 
 from drills.report.charts import HATCH, MARKS_AT_MOST, strip, waterfall
 from drills.report.markup import Child, Markup, join, tag
-from drills.report.model import CheckResult, Control, DrillReport, Fate, Objective, Probe, State, Verdict
+from drills.report.model import CheckResult, Control, DrillReport, Objective, Probe, State, Verdict
+from drills.report.runs import lost_rows
 from drills.report.view import (
     CONTROL_WORDS,
     VERDICT_WORDS,
     judged,
+    loss_age,
     loss_words,
     machine_s,
     objective,
     promise_words,
-    runs,
     seconds,
     when,
 )
@@ -112,8 +113,8 @@ def _head(report: DrillReport) -> Markup:
 def _figures(report: DrillReport) -> list[Markup]:
     rto, rpo, loss = objective(report, "rto"), objective(report, "rpo"), report.loss
     found = [
-        _figure("Recovery time", report.instant("T11"), rto),
-        _figure("Lost time", None if loss is None else loss.loss_s, rpo),
+        _figure("Recovery time", _measured(report.instant("T11")), rto),
+        _figure("Lost time", "–" if loss is None or loss.loss_s is None else loss_age(loss), rpo),
     ]
     if loss is None:
         found.append(_value("Lost rows", "–", tag("span", "no ledger was kept", class_="soft")))
@@ -130,8 +131,11 @@ def _figures(report: DrillReport) -> list[Markup]:
     return found
 
 
-def _figure(name: str, measured: float | None, one: Objective | None) -> Markup:
-    words = "–" if measured is None else seconds(measured)
+def _measured(value: float | None) -> str:
+    return "–" if value is None else seconds(value)
+
+
+def _figure(name: str, words: str, one: Objective | None) -> Markup:
     if one is None:
         return _value(name, words, tag("span", "nothing was promised", class_="soft"))
     state, promised = promise_words(one)
@@ -189,7 +193,7 @@ def _loss(report: DrillReport) -> Markup | None:
         kind = (
             "each mark is a row, each line a writer" if len(loss.strip) <= MARKS_AT_MOST else "rows counted over time"
         )
-        lost = list(runs(loss.strip, Fate.LOST))
+        lost = list(lost_rows(loss))
         note = f"{len(loss.strip):,} rows around the fault are shown, {kind}."
         parts.append(tag("p", note + (f" Lost: {'; '.join(lost)}." if lost else ""), class_="soft small"))
     return _section("Lost rows", "RPO, on the ledger of acknowledged commits", *parts)

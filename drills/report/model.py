@@ -110,8 +110,26 @@ class StripRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """Rows of one writer, from `first` to `last` without a gap."""
+
+    writer: str
+    first: int
+    last: int
+
+    @property
+    def rows(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
-    """RPO as measured on the ledger. loss_s None: nothing was expected. target_error_s: apart from the loss (PITR)."""
+    """RPO as measured on the ledger. loss_s None: nothing was expected. target_error_s: apart from the loss (PITR).
+
+    at_least: loss_s is a lower bound: nothing came back of what was written after the first rows, which the drill
+    itself had put on a target · wrote_s: how long it wrote after those, to the fault; None: not known
+    lost_runs: rows that are lost, by writer; of very many runs the first.
+    """
 
     expected: int
     kept: int
@@ -122,6 +140,9 @@ class Loss:
     sound: bool
     wrong: tuple[str, ...] = ()
     strip: tuple[StripRow, ...] = ()
+    at_least: bool = False
+    wrote_s: float | None = None
+    lost_runs: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

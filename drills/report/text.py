@@ -6,19 +6,20 @@ import textwrap
 from collections.abc import Iterator
 
 from drills.report.model import CheckResult, Control, DrillReport, Fate, Probe, State, StripRow
+from drills.report.runs import lost_rows
 from drills.report.view import (
     CONTROL_WORDS,
     VERDICT_WORDS,
     Scale,
     bins,
     judged,
+    loss_age,
     loss_words,
     machine_s,
     objective,
     offset,
     phases,
-    promise_words,
-    runs,
+    promise_note,
     scale,
     seconds,
     visible,
@@ -88,7 +89,7 @@ def _recovery(report: DrillReport) -> Iterator[str]:
     yield (
         "Recovery time: "
         + ("no write was acknowledged" if at is None else seconds(at))
-        + (f" ({promise_words(rto)[1]}: {promise_words(rto)[0]})" if rto is not None else "")
+        + (f" ({promise_note(rto)})" if rto is not None else "")
     )
     machine = machine_s(report)
     if machine is not None and machine != at:
@@ -123,9 +124,7 @@ def _loss(report: DrillReport) -> Iterator[str]:
     rpo, loss = objective(report, "rpo"), report.loss
     if loss is None and rpo is None:
         return
-    measured = None if loss is None else loss.loss_s
-    words = "not measured" if measured is None else seconds(measured)
-    yield f"Lost time: {words}" + (f" ({promise_words(rpo)[1]}: {promise_words(rpo)[0]})" if rpo is not None else "")
+    yield f"Lost time: {loss_age(loss)}" + (f" ({promise_note(rpo)})" if rpo is not None else "")
     if loss is None:
         return
     yield from _wrapped(loss_words(loss), "  ")
@@ -135,6 +134,8 @@ def _loss(report: DrillReport) -> Iterator[str]:
         yield from _wrapped(line, "  ", "  WRONG: ")
     if loss.strip:
         yield from _strip(loss.strip)
+    for line in lost_rows(loss):
+        yield from _wrapped(line, " " * 6, "  lost: ")
 
 
 def _strip(strip: tuple[StripRow, ...]) -> Iterator[str]:
@@ -147,8 +148,6 @@ def _strip(strip: tuple[StripRow, ...]) -> Iterator[str]:
             yield f"  {fate.value:<9} {cells[:fault]}!{cells[fault:]}".rstrip()
     left = f"{offset(found[0].start_s)}"
     yield f"{'':<12}{left}{'! fault':>{max(len(left) + 8, fault + 7) - len(left)}}"
-    for line in runs(strip, Fate.LOST):
-        yield from _wrapped(line, " " * 6, "  lost: ")
 
 
 def _checks(report: DrillReport) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil, floor, log10
@@ -75,6 +75,19 @@ def promise_words(objective: Objective) -> tuple[str, str]:
     if objective.kept is None:
         return ("not promised" if objective.promised_s is None else "not measured"), promised
     return ("kept" if objective.kept else "BROKEN"), promised
+
+
+def promise_note(objective: Objective) -> str:
+    """'objective 30m: kept', 'nothing was promised'."""
+    word, promised = promise_words(objective)
+    return promised if objective.promised_s is None else f"{promised}: {word}"
+
+
+def loss_age(loss: Loss | None) -> str:
+    """'4.1s', 'at least 10s', 'not measured'."""
+    if loss is None or loss.loss_s is None:
+        return "not measured"
+    return f"at least {seconds(loss.loss_s)}" if loss.at_least else seconds(loss.loss_s)
 
 
 def objective(report: DrillReport, name: str) -> Objective | None:
@@ -199,22 +212,6 @@ def bins(strip: Sequence[StripRow], count: int) -> tuple[Bin, ...]:
         counts[min(count - 1, bisect_right(edges, row.at_s) - 1)][row.fate] += 1
     found = zip(edges[:-1], edges[1:], counts, strict=True)
     return tuple(Bin(low, high, {fate: rows[fate] for fate in Fate if rows[fate]}) for low, high, rows in found)
-
-
-def runs(strip: Sequence[StripRow], fate: Fate) -> Iterator[str]:
-    """The rows of one fate in words: 'writer 2: 1041 to 1043'."""
-    numbers: dict[str, list[int]] = {}
-    for row in strip:
-        if row.fate is fate:
-            numbers.setdefault(row.writer, []).append(row.number)
-    for writer in sorted(numbers):
-        found, first, last = list[str](), None, None
-        for number in [*sorted(set(numbers[writer])), None]:
-            if first is not None and last is not None and number != last + 1:
-                found.append(str(first) if first == last else f"{first} to {last}")
-                first = None
-            first, last = number if first is None else first, number
-        yield f"writer {visible(writer)}: {', '.join(found)}"
 
 
 def loss_words(loss: Loss) -> str:

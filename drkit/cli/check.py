@@ -50,8 +50,9 @@ def run(
         broken = {f.about for f in findings if f.level is Level.FAIL}
         usable = [t for t in means.repository.targets if f"target {t.name}" not in broken]
         findings += check_server(order, means, usable)
-        cure = "`drkit daemon` does not start with it: remove the entry"
-        findings += [Finding("schedule", Level.FAIL, line, cure) for line in impossible(wiring.config.schedule, jobs())]
+        for one in impossible(wiring.config, jobs()):
+            cure = f"{one.cure}; `drkit daemon` does not start with it"
+            findings.append(Finding("schedule", Level.FAIL, one.text, cure))
         failed = any(f.level is Level.FAIL for f in findings)
         if context.json:
             rows = [

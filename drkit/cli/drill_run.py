@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from drkit.core.progress import Progress
     from drkit.crypto.slots import Secret
     from drkit.jobs.means import Means
+    from drkit.jobs.rates import Rates
     from storage_backends.api import StorageBackend
 
 EXITS: Mapping[str, int] = {"pass": DONE, "fail": PROMISE, "inconclusive": FAILED, "aborted": FAILED}
@@ -80,17 +81,12 @@ def run(
 
 def _changed(found: Definition, changes: Mapping[str, object]) -> Definition:
     """As the command line says. Raises UsageError where that makes no sense."""
-    from pydantic import ValidationError
-
-    from drkit.config.drill import Drill
     from drkit.core.errors import UsageError
 
     try:
-        values = {key: getattr(found.drill, key) for key in found.drill.model_fields_set} | dict(changes)
-        return replace(found, drill=Drill.model_validate(values))
-    except ValidationError as error:
-        why = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors(include_url=False))
-        raise UsageError("these options do not go with this drill", why=why) from None
+        return replace(found, drill=found.drill.changed(changes))
+    except ValueError as error:
+        raise UsageError("these options do not go with this drill", why=str(error)) from None
 
 
 def _must_be_new(folder: Path | None, flag: str) -> None:
@@ -131,6 +127,7 @@ def means_of(wiring: Wiring, found: Definition, name: str) -> DrillMeans:
         scenario=SCENARIOS[drill.scenario](),
         checks=chosen(list(CHECKS), own),
         drilled=lambda: _drilled(wiring, name),
+        keep_rates=lambda rates: _keep_rates(wiring, rates),
         wal_program=wal_program(),
         secrets=tuple(path for path in secrets if path is not None),
         workers=wiring.config.backup.workers or os.cpu_count() or 1,
@@ -216,6 +213,18 @@ def _drilled(wiring: Wiring, name: str) -> dict[str, datetime]:
             continue
         found[report.backup] = max(head.at, found.get(report.backup, head.at))
     return found
+
+
+def _keep_rates(wiring: Wiring, rates: Rates) -> None:
+    """For the next restore's estimate and the forecast of the rto, as `drkit restore` keeps its own."""
+    from drkit.jobs.rates import Rates, write_rates
+
+    if rates == Rates():
+        return
+    try:
+        write_rates(wiring.config.daemon.spool, rates)
+    except StorageError as error:  # only the next estimate is the poorer for it
+        wiring.log.warn("rates were not kept", why=str(error))
 
 
 def _shelve(wiring: Wiring, report: DrillReport, name: str) -> Shelved:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from drkit.config.explain import Setting
     from drkit.config.model import Cluster, Config
     from drkit.config.model import Target as TargetConfig
+    from drkit.daemon.seen_drills import Drills
     from drkit.jobs.policy_facts import PolicyFacts, PolicyOrder, Server, Stored
     from drkit.jobs.policy_judge import Copy, Judgement
     from policies.objectives import Promises
@@ -42,6 +43,7 @@ _LOST = {
 
 def check(ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None) -> int:
     """Is every promise kept right now? Copies counted, ages, and what loss would be the last. Exit 10 where not."""
+    from drkit.daemon.seen_drills import by_drill
     from drkit.jobs.policy_facts import ask_server, gather
     from drkit.jobs.policy_judge import judge
     from policies.decision import State
@@ -51,8 +53,8 @@ def check(ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(meta
         name, found = wiring.cluster(cluster)
         order = order_of(wiring, name, found)
         server = ask_server(order, wiring.clock.sleep)
-        stored = _stored(wiring, order, server)
-        facts = gather(order, server, stored, wiring.clock.now())
+        stored, drills = _seen(wiring, order, server)
+        facts = by_drill(gather(order, server, stored, wiring.clock.now()), drills)
         judgement = judge(facts, order.promises)
         if context.json:
             answer_json("drkit.policy.check/1", check_json(facts, judgement, order.promises))
@@ -113,15 +115,19 @@ def credential(name: str, target: TargetConfig, env: Mapping[str, str]) -> str:
     return f"profile {target.profile}" if target.profile else f"AWS credentials of {os.uname().nodename}"
 
 
-def _stored(wiring: Wiring, order: PolicyOrder, server: Server) -> Stored:
+def _seen(wiring: Wiring, order: PolicyOrder, server: Server) -> tuple[Stored, Drills]:
     """What the targets hold; that none answers is an answer too."""
+    from drkit.daemon.seen_drills import Drills, read_drills
     from drkit.jobs.policy_facts import nothing_answers, read_stored
 
     try:
         means = wiring.means(reading=True)
     except (StorageError, Unreachable, Damage) as error:
-        return nothing_answers(order, str(error))
-    return read_stored(order, means, server.system_identifier)
+        return nothing_answers(order, str(error)), Drills()
+    stored = read_stored(order, means, server.system_identifier)
+    if stored.catalogue is None:
+        return stored, Drills()
+    return stored, read_drills(means.repository, stored.catalogue.layout.system_identifier, order.cluster)
 
 
 # --- its answer ---------------------------------------------------------------------------------------------------

@@ -115,21 +115,23 @@ def _perform(wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, star
     """Show the plan, run it, boot the server where asked, and answer; keeps the rates that were measured."""
     from drkit.jobs.rates import Rates, write_rates
     from drkit.jobs.restore import restore
-    from drkit.jobs.restore_start import StartOrder, check_start
+    from drkit.jobs.restore_start import StartOrder, check_start, own_files
     from drkit.jobs.restore_start import start as boot
     from storage_backends.errors import StorageError
 
     context, order = wiring.context, plan.order
-    if start:
-        check_start(plan.manifest, cluster.pg_bin)
+    fenced, settings = order.destination != order.home, dict[str, str]()
+    if start:  # the path as it was configured: Debian's names say which cluster it is, what they are links to does not
+        settings = check_start(plan.manifest, cluster.pg_bin, None if fenced else cluster.data_dir)
     if not context.json and context.verbosity >= 0:
         sys.stderr.write(plan_text(plan))
     result = restore(plan, means)
     started: Started | None = None
     if start:
-        fenced = order.destination != order.home
         chosen = port or (cluster.staging_port if fenced else None)
-        booting = StartOrder(order.destination, cluster.pg_bin, chosen, fenced, plan.manifest.summary.segment_bytes)
+        settings = own_files(plan.manifest, order.destination) if fenced else settings
+        segment_bytes = plan.manifest.summary.segment_bytes
+        booting = StartOrder(order.destination, cluster.pg_bin, chosen, fenced, segment_bytes, settings=settings)
         started = boot(booting, wiring.clock, wiring.token, wiring.progress)
     whole = result.written_bytes >= _MEASURED_BYTES > result.kept_bytes
     rate = result.written_bytes / result.seconds if whole else None
@@ -343,6 +345,7 @@ def result_json(plan: Plan, result: RestoreResult, started: Started | None) -> d
             "socket": str(started.socket_folder),
             "log": str(started.log),
             "pid": started.pid,
+            "configuration": dict(started.configuration),
         }
     return answer
 
@@ -363,6 +366,8 @@ def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> s
         lines.append("  archive_mode = off was written; once this is the primary: alter system reset archive_mode")
     if started is None:
         folder = shlex.quote(str(plan.order.destination))
+        if not any(entry.path == b"postgresql.conf" for entry in plan.manifest.entries):
+            lines.append("  postgresql.conf lay outside of the data folder: put it and pg_hba.conf in place first")
         lines.append(f"start it as {plan.owner.name}: pg_ctl -D {folder} start; it recovers by itself")
     else:
         lines += [f"  {seconds:8.2f} s  {name} {detail}".rstrip() for name, seconds, detail in started.phases]
@@ -372,6 +377,12 @@ def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> s
             lines.append(f"  WAL {one.file} is damaged on {one.target}, {served}: {one.why}")
         socket = shlex.quote(str(started.socket_folder))
         lines.append(f"server {started.outcome.value}; psql -h {socket} -p {started.port}")
+        files = ", ".join(started.configuration.values())
         if plan.order.destination != plan.order.home:
             lines.append("  started fenced: loopback only, no archiving, no subscriptions, no preloaded libraries")
+            if files:
+                lines.append("  the server's own configuration lay outside of its data folder: it is not in the backup")
+                lines.append(f"  made instead, which let in by that private socket alone, without a password: {files}")
+        elif files:
+            lines.append(f"  configured by {files}, outside of the data folder")
     return "\n".join(lines) + "\n"

@@ -59,9 +59,10 @@ def read_status(wiring: Wiring, cluster: str | None) -> Status:
 
     config = wiring.config
     names = sorted(config.cluster) if cluster is None else [wiring.cluster(cluster)[0]]
+    # First the daemon, then the targets: what it says is done is then seen there.
+    daemon = see_daemon(config.daemon.spool, config.daemon.socket, expected=bool(config.schedule))
     opened = _opened(wiring)
     seen = [_see(wiring, name, config.cluster[name], opened) for name in names]
-    daemon = see_daemon(config.daemon.spool, config.daemon.socket, expected=bool(config.schedule))
     bells = {duty.bell.id for duty in duties(config)}
     recorded = [] if daemon.alive else recorded_runs(config.daemon.spool, bells)
     mail = read_mail(config.daemon.spool, ("webhook", "command"))

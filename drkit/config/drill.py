@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
@@ -87,7 +88,7 @@ class Drill(Section):
     """The rest between two rows of one writer."""
     load: Duration = timedelta(seconds=10)
     """How long they write before the fault. No more than that can be lost: with a `load` shorter than the rpo, the rpo
-    cannot be broken."""
+    cannot be broken, and a drill that loses all of it is inconclusive."""
     compare: bool = True
     """Whether what the cluster holds is recorded before, and compared: reads every table (of one over 1 GiB a sample),
     before the fault and again, to tell those that nobody changed."""
@@ -106,6 +107,10 @@ class Drill(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._check()
+        return self
+
+    def _check(self) -> None:
         if self.scenario == "dropped-table" and not self.ledger:
             raise ValueError("a dropped table is the drill's own: it needs ledger = true")
         if not self.ledger and (self.rpo is not None or "rpo" in (self.tests or ())):
@@ -120,7 +125,12 @@ class Drill(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two questions are called {', '.join(twice)}")
-        return self
+
+    def changed(self, changes: Mapping[str, object]) -> Self:
+        """Other values in some keys, of the types that they have here. Raises ValueError where it makes no sense."""
+        made = self.model_copy(update=changes)
+        made._check()
+        return made
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -14,7 +14,10 @@ LOCAL_NAME = "drkit.toml"
 
 
 def find(explicit: Path | None, env: Mapping[str, str], cwd: Path, *, system_file: Path = SYSTEM_FILE) -> Path:
-    """--config, else $DRKIT_CONFIG, else ./drkit.toml, else /etc/drkit/drkit.toml. Raises ConfigError."""
+    """--config, else $DRKIT_CONFIG, else ./drkit.toml, else /etc/drkit/drkit.toml. Raises ConfigError.
+
+    A current folder that this user may not enter (`cd /root; sudo -u postgres drkit`) holds no ./drkit.toml for them.
+    """
     named = explicit or (Path(env["DRKIT_CONFIG"]) if env.get("DRKIT_CONFIG") else None)
     if named is not None:
         path = named if named.is_absolute() else cwd / named
@@ -24,10 +27,11 @@ def find(explicit: Path | None, env: Mapping[str, str], cwd: Path, *, system_fil
             raise ConfigError("no configuration", where=str(path), why=why, cure=cure)
         return path
     local = cwd / LOCAL_NAME
-    if _is_file(local):
+    closed = _is_closed(cwd)
+    if not closed and _is_file(local):
         _trust(local)
         return local
-    if local.is_symlink():  # never replaced by another file in silence
+    if not closed and local.is_symlink():  # never replaced by another file in silence
         cure = "mend the link or remove it"
         raise ConfigError("no configuration", where=str(local), why="it is a link that leads to no file", cure=cure)
     if _is_file(system_file):
@@ -35,9 +39,20 @@ def find(explicit: Path | None, env: Mapping[str, str], cwd: Path, *, system_fil
     raise ConfigError(
         "no configuration",
         where=f"{local}, {system_file}",
-        why="neither file is there",
+        why=f"{cwd} may not be entered by this user, the other is not there" if closed else "neither file is there",
         cure="write one, or name one with --config FILE or DRKIT_CONFIG",
     )
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether no name in it can be looked up. A link in it is not followed: where that leads to is another matter."""
+    try:
+        (folder / LOCAL_NAME).lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _is_file(path: Path) -> bool:

@@ -77,7 +77,7 @@ def run_command(command: str, purpose: str) -> Secret:
         words_of_it = done.stderr.decode(errors="replace").strip().splitlines()
         why = f"exit {done.returncode}" + (f": {words_of_it[-1]}" if words_of_it else "")
         raise ConfigError(f"{purpose}: the command failed", where=name, why=why, cure="run it as this user to see why")
-    return _secret(done.stdout, purpose, name)
+    return _secret(done.stdout, f"{purpose}: the command's answer", name)
 
 
 def _secret(data: bytes, purpose: str, where: str) -> Secret:
@@ -151,8 +151,8 @@ def credentials(name: str, target: Target, env: Mapping[str, str]) -> Credential
         raise ConfigError(f"{prefix}ACCESS_KEY and {prefix}SECRET_KEY come together", cure=f"set {missing} as well")
     purpose = f"the credentials of target {name}"
     if target.access_key_file is not None and target.secret_key_file is not None:
-        access_key = read_file(target.access_key_file, purpose).reveal()
-        return Credentials(access_key, read_file(target.secret_key_file, purpose))
+        access_key = read_file(target.access_key_file, f"the access key of target {name}").reveal()
+        return Credentials(access_key, read_file(target.secret_key_file, f"the secret key of target {name}"))
     if target.credentials_command is not None:
         return _from_command(run_command(target.credentials_command, purpose), purpose)
     return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from drills.definition import IDS, find_definition
 from drkit.config.model import Config, Schedule
-from drkit.core.errors import ConfigError
+from drkit.core.errors import ConfigError, Missing
 from policies.cron import Cron
 from policies.schedule import Bell
 
@@ -54,28 +55,58 @@ def duties(config: Config) -> list[Duty]:
     return found
 
 
-def impossible(schedule: Sequence[Schedule], known: Collection[str]) -> Iterator[str]:
-    """A line for each entry whose job is none of the `known`."""
-    for number, entry in enumerate(schedule, start=1):
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """text: names the entry and what is wrong with it · cure: what to do."""
+
+    text: str
+    cure: str
+
+
+def impossible(config: Config, known: Collection[str]) -> Iterator[Impossible]:
+    """The entries whose job is none of the `known`, or whose drill there is not."""
+    jobs = [job for job in get_args(Schedule.model_fields["job"].annotation) if job in known]
+    for number, entry in enumerate(config.schedule, start=1):
         if entry.job not in known:
             verb = "drill run" if entry.job == "drill" else entry.job
-            yield f"schedule[{number}].job = {entry.job!r}: `drkit {verb}` is not part of this version"
+            text = f"schedule[{number}].job = {entry.job!r}: `drkit {verb}` is not part of this version"
+            yield Impossible(text, f"remove it, or schedule one of {', '.join(jobs)}")
+        elif entry.job == "drill":
+            key, wrong = f"schedule[{number}].scenario = {entry.scenario!r}", _no_drill(entry.scenario or "", config)
+            if wrong is not None:
+                yield Impossible(f"{key}: {wrong.text}", wrong.cure)
+
+
+def _no_drill(wanted: str, config: Config) -> Impossible | None:
+    """What is wrong with the name of a drill. A file is looked at too; the daemon runs in no folder of the user's."""
+    is_file = wanted.endswith(".toml") and wanted not in config.drill
+    if is_file and not Path(wanted).is_absolute():
+        return Impossible("a file is named by its whole path here", f"write {Path(wanted).absolute()}, if that is it")
+    try:
+        find_definition(wanted, config.drill)
+    except (Missing, ConfigError) as error:
+        if is_file:
+            return Impossible(str(error), error.cure or "mend the file, or remove the entry")
+        known = ", ".join([*config.drill, *(f"{name} ({ident})" for name, ident in IDS.items())])
+        return Impossible(f"no such drill; there are {known}", "name one of them, or the whole path of a file")
+    return None
 
 
 def refuse_impossible(config: Config, known: Collection[str], path: Path) -> None:
-    """Raises ConfigError naming every entry whose job this version cannot do."""
-    lines = list(impossible(config.schedule, known))
-    if not lines:
+    """Raises ConfigError naming every entry that this version cannot do."""
+    found = list(impossible(config, known))
+    if not found:
         return
-    jobs = [job for job in get_args(Schedule.model_fields["job"].annotation) if job in known]
-    cure = f"remove the entries, or schedule one of {', '.join(jobs)}"
-    why = lines[0] if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
-    raise ConfigError("the schedule asks for what this version cannot do", where=str(path), why=why, cure=cure)
+    why = found[0].text if len(found) == 1 else "".join(f"\n  {one.text}" for one in found)
+    cure = "; ".join(dict.fromkeys(one.cure for one in found))
+    raise ConfigError("the schedule asks for what cannot be done", where=str(path), why=why, cure=cure)
 
 
 def _words(entry: Schedule, cluster: str) -> Iterator[str]:
     if entry.job != "drill":
         yield from (entry.job, cluster)
+        if entry.job == "expire":
+            yield "--apply"  # never with --removes: a plan that removes much waits for a person
         if entry.sample is not None:
             yield from ("--sample", entry.sample)
         if entry.deep:

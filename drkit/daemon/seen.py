@@ -13,7 +13,7 @@ from drkit.core.clock import Clock
 from drkit.core.errors import Damage, DrkitError, KeyMissing, Unreachable
 from drkit.core.units import parse_time
 from drkit.crypto.slots import Secret
-from drkit.daemon.seen_drills import Drills, read_drills
+from drkit.daemon.seen_drills import Drills, by_drill, read_drills
 from drkit.daemon.seen_server import Archiver, ask_archiver, server_seen
 from drkit.jobs.means import Means
 from drkit.jobs.policy_facts import PolicyOrder, Server, Stored, ask_server, gather, nothing_answers, read_stored
@@ -67,7 +67,7 @@ class Look:
         stored = self._stored(server)
         drills = self._drills(stored)
         now = self.clock.now()
-        facts = gather(order, server, stored, now)
+        facts = by_drill(gather(order, server, stored, now), drills)
         judged = judge(facts, order.promises)
         cluster = ClusterSeen(
             name=order.cluster,

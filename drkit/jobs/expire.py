@@ -28,7 +28,7 @@ from drkit.repository.target import Target
 from policies.retention import Item
 from storage_backends.errors import StorageError
 
-LEASE_S = 900
+LEASE_S = 3600  # a survey of ten million objects is one step of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,9 @@ def _apply(order: ExpireOrder, means: Means, one: Outcome) -> Outcome:
         lease = Lease(target, layout, lease_terms, data_key, means.clock, means.entropy)
         try:
             found = survey(target, layout, means.repository.ring, time)
+            lease.renew_if_due()
             others = ask_others(means, layout, target.name)
+            lease.renew_if_due()
             judgement = judge(found, others, terms, means)
             expirer = Expirer(means, target, layout, terms, time, lease, found, judgement, others.holds.holds)
             done = expirer.run(allowed)

@@ -102,7 +102,7 @@ class WalHeld:
 class Survey:
     """One target, one system. data: keys of packs and maps · marks: of fingerprints · manifests: id -> when stored
 
-    verdicts: of runs; None for one that does not open.
+    verdicts: of runs without a tombstone; None for one that does not open.
     """
 
     target: Target
@@ -136,7 +136,7 @@ def survey(target: Target, layout: ClusterLayout, ring: Ring, time: TargetTime) 
     wal = _wal(target, layout)
     fences = read_fences(target, layout, ring)
     manifests = stored_manifests(target, layout)
-    verdicts = _verdicts(target, layout, ring)
+    verdicts = _verdicts(target, layout, ring, buried(rounds))
     return Survey(target, layout, time.now(), rounds, data, marks, wal, fences, manifests, verdicts)
 
 
@@ -167,11 +167,14 @@ def _wal(target: Target, layout: ClusterLayout) -> dict[int, WalHeld]:
     return found
 
 
-def _verdicts(target: Target, layout: ClusterLayout, ring: Ring) -> dict[str, Verdict | None]:
-    prefix = layout.folder("verdicts")
+def _verdicts(target: Target, layout: ClusterLayout, ring: Ring, tombs: frozenset[str]) -> dict[str, Verdict | None]:
+    """A tombstone says all that can be said of a run: its verdict, which outlives it, is not read again and again."""
+    prefix, manifests = layout.folder("verdicts"), layout.folder("manifests")
     found: dict[str, Verdict | None] = {}
     for info in target.backend.list(prefix):
         run = info.key.removeprefix(prefix)
+        if f"{manifests}{run}" in tombs:
+            continue
         try:
             found[run] = read_verdict(target, layout, RunId.parse(run), ring)
         except NotFound:

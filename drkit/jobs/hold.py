@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from drkit.core.errors import DrkitError, Missing, Refused, Unreachable
+from drkit.jobs.expire_survey import probe
 from drkit.jobs.means import Means
 from drkit.repository.fences import EXPIRE, read_fences
 from drkit.repository.holds import Hold, add_hold
@@ -15,6 +17,7 @@ from drkit.repository.target import Target
 from storage_backends.errors import StorageError
 
 _POLL_S = 1.0
+_ANY_SKEW = timedelta(days=36500)  # the target's clock alone is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +64,24 @@ def put_on_hold(
 
 
 def _outwait(means: Means, layout: ClusterLayout, target: Target, wait_s: float) -> None:
-    """Until no expirer that may have read the holds before this one is at work. Raises Refused where that is long."""
+    """Until no expirer that may have read the holds before this one is at work. Raises Refused where that is long.
+
+    One whose lease ran out by the target's clock does nothing more: it gives up no later than that by its own.
+    """
+    if not target.backend.traits.conditional_create:
+        return  # nothing ever expires there
+    time = probe(target, means.clock, means.entropy, _ANY_SKEW)
     began = means.clock.monotonic()
     first: frozenset[str] | None = None
     while True:
         running = {f.lease: f for f in read_fences(target, layout, means.repository.ring) if f.job == EXPIRE}
         first = frozenset(running) if first is None else first & running.keys()
-        passed = means.clock.monotonic() - began
-        # by the host's clock alone: a lease that nobody renews has run out when it was watched for its whole term
-        left = [one for one in first if passed < running[one].lasts_s]
+        left = [running[one] for one in first if running[one].live(time.now())]
         if not left:
             return
-        if passed >= wait_s:
-            host = running[left[0]].host
-            raise Refused(f"expiry is at work on {host}", where=target.where, cure="add the hold again when it ended")
+        if means.clock.monotonic() - began >= wait_s:
+            where, cure = target.where, "add the hold again when it ended"
+            raise Refused(f"expiry is at work on {left[0].host}", where=where, cure=cure)
         means.token.wait(_POLL_S)
         means.token.check()
 

@@ -16,7 +16,14 @@ from drkit.core.clock import Clock
 from drkit.core.errors import Cancelled, Damage, Failed, Missing, Refused, Unreachable
 from drkit.core.progress import Event, Progress
 from drkit.engines.postgres.control import CONTROL_PATH, parse_control
-from drkit.engines.postgres.instance import Instance, InstanceSpec, Outcome, StartFailed, make_socket_folder
+from drkit.engines.postgres.instance import (
+    Instance,
+    InstanceSpec,
+    Outcome,
+    StartFailed,
+    make_socket_folder,
+    own_configuration,
+)
 from drkit.engines.postgres.lsn import Lsn, LsnError
 from drkit.engines.postgres.phases import Phase, PhaseSeen
 from drkit.engines.postgres.programs import find_programs
@@ -26,6 +33,8 @@ from drkit.jobs.recovery_events import WalDamage, damages, read_events, unserved
 from drkit.jobs.recovery_file import RecoveryFile, read_recovery_file
 from drkit.repository.manifest import Manifest
 
+ETC = Path("/etc/postgresql")  # Debian: ETC/VERSION/CLUSTER configures /var/lib/postgresql/VERSION/CLUSTER
+_FILES = {"config_file": b"postgresql.conf", "hba_file": b"pg_hba.conf", "ident_file": b"pg_ident.conf"}
 _LONGEST_S = 30 * 86400.0
 _LEAST_REPLAY_S, _LEAST_REPLAY_SEGMENTS = 3.0, 4  # less tells of start-up and of the first fetch, not of replay
 _LONGEST_SOCKET_FOLDER = 85  # sun_path holds 107 bytes, the file's own name takes 22
@@ -36,7 +45,7 @@ _FROM_ENVIRONMENT = ("DRKIT_", "AWS_")  # what `drkit-wal get` may need of ours
 class StartOrder:
     """fenced: it must not act on the world (anything but the configured data folder) · port None: a free one
     segment_bytes: of its WAL · environment: of the server; None: what `drkit-wal get` may need of ours
-    settings: further ones of a fenced server, which win over the fence's.
+    settings: further ones, which win over all files and over the fence's.
     """
 
     data_dir: Path
@@ -51,7 +60,8 @@ class StartOrder:
 @dataclass(frozen=True, slots=True)
 class Started:
     """phases: (name, seconds since the start, detail) · replay_rate: bytes of WAL a second, None where too little
-    wal_damages: archived WAL that recovery found damaged · wal_bytes: of WAL, by the target that gave it.
+    wal_damages: archived WAL that recovery found damaged · wal_bytes: of WAL, by the target that gave it
+    configuration: setting -> file, where configuration files outside of the data folder were used.
     """
 
     outcome: Outcome
@@ -64,17 +74,56 @@ class Started:
     replay_rate: float | None
     wal_damages: tuple[WalDamage, ...] = ()
     wal_bytes: Mapping[str, int] = field(default_factory=dict)
+    configuration: Mapping[str, str] = field(default_factory=dict)
 
 
-def check_start(manifest: Manifest, pg_bin: Path | None) -> None:
-    """What would keep `start` from starting, asked before the restore. Raises Missing (programs) or Refused."""
-    find_programs(manifest.summary.engine_version // 10000, (pg_bin,) if pg_bin else ())
-    if not any(entry.path == b"postgresql.conf" for entry in manifest.entries):
-        raise Refused(
-            "--start would have no configuration to start with",
-            why="postgresql.conf was outside of the data folder when the backup was taken",
-            cure="restore without --start, put postgresql.conf and pg_hba.conf in place, then pg_ctl start",
-        )
+def check_start(manifest: Manifest, pg_bin: Path | None, home: Path | None, *, etc: Path = ETC) -> dict[str, str]:
+    """What would keep `start` from starting, asked before the restore; returns settings that it needs.
+
+    home: the configured data folder of a server that is started in place, None of a fenced one: that gets what it
+    lacks from `own_files`. Raises Missing (programs) or Refused.
+    """
+    major = manifest.summary.engine_version // 10000
+    programs = find_programs(major, (pg_bin,) if pg_bin else ())
+    if home is None or "config_file" not in lacking(manifest):
+        return {}
+    found = etc / str(major) / home.name / "postgresql.conf"
+    if home.parent.name == str(major) and found.is_file() and _configures(programs, found, home):
+        return {"config_file": str(found)}
+    raise Refused(
+        "--start would have no configuration to start with",
+        where=str(home),
+        why=f"postgresql.conf was outside of the data folder when the backup was taken, and no {found} is for it",
+        cure="restore without --start, put postgresql.conf and pg_hba.conf in place, then pg_ctl start",
+    )
+
+
+def lacking(manifest: Manifest) -> set[str]:
+    """The settings that name files which lay outside of the data folder (Debian: below /etc/postgresql)."""
+    names = {entry.path for entry in manifest.entries}
+    return {setting for setting, name in _FILES.items() if name not in names}
+
+
+def own_files(manifest: Manifest, data_dir: Path) -> dict[str, str]:
+    """For a fenced server: in DIR.conf beside the data folder a file of its own for each that its backup lacks, which
+    lets nobody in but by its private socket. The settings that name them; {} where nothing is lacking.
+    """
+    wanted = lacking(manifest) & {"config_file", "hba_file"}
+    if not wanted:
+        return {}
+    folder = data_dir.with_name(data_dir.name + ".conf")
+    make_socket_folder(folder, data_dir)
+    settings = own_configuration(folder, data_dir)
+    return settings if "config_file" in wanted else {key: settings[key] for key in ("hba_file", "ident_file")}
+
+
+def _configures(programs: Path, file: Path, home: Path) -> bool:
+    """Whether a postgresql.conf is that of this data folder, by what the server itself reads there."""
+    try:
+        said = _asker(programs, file.stat(), {"config_file": str(file)})("data_directory")
+    except Failed:
+        return False
+    return bool(said) and os.path.realpath(said) == os.path.realpath(home)
 
 
 def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progress) -> Started:
@@ -113,6 +162,7 @@ def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progres
         replay_rate=replay_rate(instance.seen(Phase.REDO_STARTS), instance.seen(Phase.REDO_DONE), order.segment_bytes),
         wal_damages=damages(events),
         wal_bytes=wal_bytes(events),
+        configuration={key: value for key, value in order.settings.items() if key in _FILES},
     )
 
 
@@ -178,23 +228,29 @@ def _spec(order: StartOrder) -> InstanceSpec:
         make_socket_folder(sockets, order.data_dir)
         settings = {**fence_settings(major, port, sockets), **required_minimums(control), **order.settings}
     else:
-        ask = _asker(programs, order.data_dir)
+        ask = _asker(programs, order.data_dir.stat(), order.settings, order.data_dir)
         port = order.port or int(ask("port"))
         sockets = Path(ask("unix_socket_directories").split(",")[0].strip() or "/tmp")
-        settings = {}
+        settings = order.settings
     return InstanceSpec(order.data_dir, programs, port, sockets, log, settings, environment)
 
 
-def _asker(programs: Path, data_dir: Path) -> Callable[[str], str]:
-    """What the server's own files say of a setting (`postgres -C`), asked as the folder's owner."""
+def _asker(
+    programs: Path, owner: os.stat_result, settings: Mapping[str, str], data_dir: Path | None = None
+) -> Callable[[str], str]:
+    """What the server's own files say of a setting (`postgres -C`), asked as their owner; with `config_file` among the
+    settings there need be no data folder yet."""
 
     def ask(name: str) -> str:
-        owner = data_dir.stat()
         who = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-        command = [str(programs / "postgres"), "-D", str(data_dir), "-C", name]
+        command = [str(programs / "postgres"), "-C", name]
+        command += ["-D", str(data_dir)] if data_dir else []
+        for key, value in settings.items():
+            command += ["-c", f"{key}={value}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", timeout=30, **who)  # type: ignore[call-overload]
         if done.returncode != 0:
-            raise Failed("the server cannot read its configuration", where=str(data_dir), why=done.stderr.strip())
+            where = str(data_dir or settings.get("config_file", ""))
+            raise Failed("the server cannot read its configuration", where=where, why=done.stderr.strip())
         return str(done.stdout.strip())
 
     return ask

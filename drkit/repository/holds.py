@@ -13,7 +13,7 @@ from datetime import datetime
 
 from drkit.core.errors import Damage, DrkitError, Missing, UsageError
 from drkit.core.units import format_time, parse_time
-from drkit.crypto.container import DIGEST_BYTES, Json, open_object, seal_json
+from drkit.crypto.container import Json, open_object, seal_json
 from drkit.crypto.keys import Entropy, Ring
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.repository import Repository
@@ -100,27 +100,41 @@ def add_hold(repository: Repository, layout: ClusterLayout, hold: Hold, *, entro
 def release_hold(
     repository: Repository, layout: ClusterLayout, ident: str, *, now: datetime, entropy: Entropy
 ) -> Spread:
-    """Create the hold's release on every target that answers. Idempotent."""
+    """Create the hold's release on every target that answers; the one that some target has already, where one does."""
     value: Json = {"hold": ident, "released_at": format_time(now)}
     return _spread(repository, hold_key(layout, ident, "release"), value, entropy)
 
 
 def _spread(repository: Repository, key: Key, value: Json, entropy: Entropy) -> Spread:
-    sealed = seal_json(repository.data_key, Kind.HOLD, entropy(16), {"name": key, **value})
+    """The same bytes everywhere. What is there must open: damage in its place protects nothing."""
+    sealed = seal_json(repository.data_key, Kind.HOLD, entropy(16), {"name": key, **value}).joined()
     lacking = {name: str(error) for name, error in repository.absent.items()}
     there: list[str] = []
     for target in repository.targets:
         try:
+            sealed = _stored(repository.ring, target, key) or sealed
+        except (StorageError, DrkitError):
+            continue  # told below
+    for target in repository.targets:
+        try:
             try:
-                target.put(key, sealed)
+                target.write(key, [sealed], len(sealed))
             except AlreadyExists:
-                stored = target.read(key)
-                if stored[-DIGEST_BYTES:] != sealed.digest:  # a lost acknowledgement, or an earlier release
-                    open_object(repository.ring, stored, kind=Kind.HOLD, name=key)
+                _stored(repository.ring, target, key)
             there.append(target.name)
         except (StorageError, DrkitError) as error:
             lacking[target.name] = str(error)
     return Spread(tuple(there), lacking)
+
+
+def _stored(ring: Ring, target: Target, key: Key) -> bytes | None:
+    """The object's bytes, opened once; None: it is not there."""
+    try:
+        data = target.read(key)
+    except NotFound:
+        return None
+    open_object(ring, data, kind=Kind.HOLD, name=key)
+    return data
 
 
 def read_holds(repository: Repository, layout: ClusterLayout) -> Holds:

@@ -12,6 +12,7 @@ import pytest
 from drkit.cli.app import main
 from drkit.cli.expire import terms_of
 from drkit.config.load import load
+from drkit.daemon.duties import duties
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -82,7 +83,7 @@ def test_a_target_that_is_away_is_told(drkit: Run, tmp_path: Path) -> None:
     [
         (("expire", "--target", "moon"), 2, "local, vault"),
         (("expire", "nobody"), 2, "orders"),
-        (("expire", "--removes", "-1", "--apply"), 2, "-1"),
+        (("expire", "--removes", "-1", "--apply"), 2, "--removes"),
         (("hold", "add"), 2, "--wal"),
         (("hold", "add", "x", "--wal", "a..b"), 2, "--wal"),
         (("hold", "add", "--wal", "a..b"), 2, "24 hexadecimal digits"),
@@ -122,3 +123,20 @@ def test_the_credentials_of_expiry_are_its_own(tmp_path: Path) -> None:
     assert target.profile is None
     mine = target.for_expiry()
     assert (mine.profile, mine.access_key_file, mine.credentials_command) == ("expiry", None, None)
+
+
+def test_on_a_schedule_it_applies_and_never_says_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "drkit.toml"
+    path.write_text(
+        """
+        [cluster.orders]
+        [target.vault]
+        url = "file:///backup"
+        site = "dub"
+        [[schedule]]
+        job = "expire"
+        cron = "0 5 * * *"
+        """
+    )
+    (duty,) = duties(load(path, {}, tmp_path).config)
+    assert duty.words == ("expire", "orders", "--apply")

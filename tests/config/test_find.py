@@ -1,6 +1,7 @@
 """Which file is taken, and which is not trusted."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,29 @@ def test_a_folder_that_may_not_be_entered_is_no_defect(tmp_path: Path) -> None:
             assert str(closed) in caught.value.where and caught.value.cure
     finally:
         os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_current_folder_that_may_not_be_entered_holds_no_configuration() -> None:
+    """As in `cd /root; sudo -u postgres drkit init`. An existing file that may not be read is another matter."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        closed, system = root / "closed", root / "etc.toml"
+        closed.mkdir(mode=0o700)
+        root.chmod(0o755)
+        system.touch(mode=0o644)
+        (closed / "drkit.toml").touch(mode=0o644)
+        (root / "drkit.toml").symlink_to(closed / "drkit.toml")
+        os.seteuid(65534)
+        try:
+            assert find(None, {}, closed, system_file=system) == system
+            with pytest.raises(ConfigError, match="may not be entered") as caught:
+                find(None, {}, closed, system_file=root / "none.toml")
+            assert str(closed / "drkit.toml") in caught.value.where
+            with pytest.raises(ConfigError, match="Permission denied"):
+                find(None, {}, root, system_file=system)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

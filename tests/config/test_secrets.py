@@ -63,6 +63,16 @@ def test_a_command_that_fails(command: str, told: str) -> None:
         passphrase(Keys(passphrase_command=command), {})
 
 
+def test_which_of_two_keys_is_not_safe_is_told_in_a_sentence(tmp_path: Path) -> None:
+    access, secret = private(tmp_path / "a", "id\n"), private(tmp_path / "s", "secret\n", 0o644)
+    target = Target(url="s3://bucket", site="x", access_key_file=access, secret_key_file=secret)
+    with pytest.raises(ConfigError, match=r"^the secret key of target vault is not safe"):
+        credentials("vault", target, {})
+    target = Target(url="s3://bucket", site="x", credentials_command="true")
+    with pytest.raises(ConfigError, match=r"^the credentials of target vault: the command's answer is empty"):
+        credentials("vault", target, {})
+
+
 def test_the_ways_to_credentials(tmp_path: Path) -> None:
     url, access = "s3://bucket", private(tmp_path / "a", "id\n")
     secret = private(tmp_path / "s", "secret\n")

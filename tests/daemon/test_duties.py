@@ -83,7 +83,7 @@ def test_what_this_version_cannot_do_is_refused_by_name() -> None:
     text = str(caught.value)
     assert "schedule[2].job = 'verify': `drkit verify` is not part of this version" in text
     assert "schedule[3].job = 'expire'" in text
-    assert caught.value.cure == "remove the entries, or schedule one of backup, check"
+    assert caught.value.cure == "remove it, or schedule one of backup, check"
     assert problem(caught.value).exit == 3
     refuse_impossible(wanted, {"backup", "verify", "expire"}, FILE)
 
@@ -93,8 +93,37 @@ def test_a_job_is_known_as_soon_as_its_verb_is() -> None:
     assert not {"key", "wal"} & jobs()
     for job in ("verify", "expire", "replicate"):
         assert (job in jobs()) == (job in VERBS)
-    drill = list(impossible(config('[[schedule]]\njob = "drill"\ncron = "0 1 * * *"\nscenario = "D09"').schedule, ()))
-    assert drill == ["schedule[1].job = 'drill': `drkit drill run` is not part of this version"]
+    (drill,) = impossible(of_drill("D09"), ())
+    assert drill.text == "schedule[1].job = 'drill': `drkit drill run` is not part of this version"
+
+
+def of_drill(scenario: str) -> Config:
+    own = '[drill.fridays]\nscenario = "disk-lost"\n'
+    return config(f'{own}[[schedule]]\njob = "drill"\ncron = "0 1 * * *"\nscenario = "{scenario}"')
+
+
+def test_a_drill_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    for known in ("region-loss", "D10", "d01", "fridays"):
+        refuse_impossible(of_drill(known), {"drill"}, FILE)
+    for unknown in ("nonsense", "D99", "orders"):
+        with pytest.raises(ConfigError, match=rf"schedule\[1\].scenario = '{unknown}': no such drill") as caught:
+            refuse_impossible(of_drill(unknown), {"drill"}, FILE)
+        for name in ("fridays", "dropped-table (D01)", "wal-gap (D10)"):
+            assert name in caught.value.why
+        assert problem(caught.value).exit == 3
+
+
+def test_a_drill_in_a_file_is_named_by_its_whole_path_and_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    with pytest.raises(ConfigError, match=r"the drill's file is missing"):
+        refuse_impossible(of_drill(str(file)), {"drill"}, FILE)
+    file.write_text('scenario = "flood"\n')
+    with pytest.raises(ConfigError, match="no definition"):
+        refuse_impossible(of_drill(str(file)), {"drill"}, FILE)
+    file.write_text('scenario = "disk-lost"\n')
+    refuse_impossible(of_drill(str(file)), {"drill"}, FILE)
+    with pytest.raises(ConfigError, match="whole path"):
+        refuse_impossible(of_drill("mine.toml"), {"drill"}, FILE)
 
 
 @pytest.mark.parametrize(

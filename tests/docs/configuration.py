@@ -68,7 +68,7 @@ name the file, the key and what is allowed. `drkit policy explain` prints every 
 ```toml
 {EXAMPLE}```
 
-What version 0.1 checks and explains, but does not act on yet: `[retention]` and `immutable`. `max_verify_age` stays
+What version 0.1 checks and explains, but does not act on yet: `immutable`. `max_verify_age` stays
 unknown until something verifies. A job in `[[schedule]]` that this version does not have is refused: by `drkit check`,
 and by the daemon, which does not start.
 

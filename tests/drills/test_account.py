@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from drills.account import loss_of, objectives_of
 from drills.ledger import Entry, Moment, Row
-from drills.report.model import Fate
+from drills.report.model import Fate, Loss, Run
 from drkit.config.drill import Drill
 
 FAULT = Moment(100.0, 100.2)
@@ -51,6 +53,34 @@ def test_a_long_strip_keeps_what_is_nearest_and_all_that_is_lost() -> None:
     loss = loss_of(entries, [row(number) for number in range(2, 5001)], Moment(50.0, 50.0), 50.0)
     assert len(loss.strip) == 600
     assert loss.strip[0].number == 1 and loss.strip[0].fate is Fate.LOST and loss.strip[-1].number == 5000
+
+
+def under_load(kept: int) -> Loss:
+    """Ten seconds of rows, ten each; the segment of the first five was ended on purpose; `kept` came back."""
+    entries = [entry(number, 90 + number / 10, 90.05 + number / 10) for number in range(100)]
+    return loss_of(entries, [row(number) for number in range(kept)], FAULT, 100.0, anchored_s=90.45)
+
+
+def test_a_loss_of_all_that_was_not_put_in_safety_on_purpose_is_a_lower_bound() -> None:
+    drill = Drill.model_validate({"scenario": "region-loss", "rpo": "2m", "ledger": True})
+    for kept, at_least in ((0, True), (3, True), (5, True), (6, False), (97, False), (100, False)):
+        loss = under_load(kept)
+        assert (loss.at_least, loss.lost, loss.sound) == (at_least, 100 - kept, True), kept
+        rpo, _ = objectives_of(drill, (None, None), loss, 1.0, 0.0)
+        assert rpo.kept is (None if at_least else True)
+    assert under_load(5).wrote_s == pytest.approx(9.55)
+    assert under_load(6).loss_s == pytest.approx(9.45)
+
+
+def test_a_lower_bound_beyond_the_objective_breaks_it() -> None:
+    drill = Drill.model_validate({"scenario": "region-loss", "rpo": "5s", "ledger": True})
+    rpo, _ = objectives_of(drill, (None, None), under_load(5), 1.0, 0.0)
+    assert rpo.kept is False and rpo.measured_s == pytest.approx(9.55) and "at least 9.6s" in rpo.text
+
+
+def test_every_lost_row_is_in_a_run() -> None:
+    assert under_load(40).lost_runs == (Run("w", 40, 99),)
+    assert under_load(100).lost_runs == ()
 
 
 def test_objectives_are_the_drills_own_or_the_clusters() -> None:

@@ -70,3 +70,18 @@ def test_what_a_drill_may_read() -> None:
         sides(drill(allow_targets=["x"]), "fra", SITES)
     with pytest.raises(UsageError, match="no target is left"):
         sides(drill(scenario="region-loss"), "fra", {"local": "fra"})
+
+
+def test_the_command_line_changes_one_key_and_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'scenario = "region-loss"\nmin_size = "100MB"\nrpo = "2m"\nledger = true\n[deadlines]\nrestore = "1h"'
+    )
+    found = find_definition(str(path), {}).drill
+    assert found.changed({}) == found
+    changed = found.changed({"point": "oldest", "allow_sites": ("dub",)})
+    assert (changed.point, changed.allow_sites, changed.min_size, changed.rpo) == ("oldest", ("dub",), 10**8, found.rpo)
+    with pytest.raises(ValueError, match="rpo is measured by the ledger"):
+        found.changed({"ledger": False})
+    with pytest.raises(ValueError, match="finds its own"):
+        drill(scenario="wal-gap").changed({"point": "oldest"})

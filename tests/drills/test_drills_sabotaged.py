@@ -21,6 +21,7 @@ from drills.source import VICTIM, Drop
 from drills.stage import Hidden
 from drkit.engines.postgres.recovery import RecoveryTarget, TargetKind
 from drkit.engines.postgres.wal import WalName
+from drkit.jobs.rates import Rates
 from drkit.jobs.restore_points import Wish
 from tests.drills.drill_world import DrillWorld, Saboteur, drill_world
 from tests.real.postgres import give
@@ -100,7 +101,25 @@ def test_archiving_that_keeps_nothing_breaks_the_rpo(world: DrillWorld) -> None:
     assert report.loss is not None and report.loss.lost > 0 and report.loss.sound
     assert report.loss.loss_s is not None and report.loss.loss_s > 2
     assert report.reasons[0].startswith("the objective rpo is broken")
-    assert "(objective 2.0 s)" in report.sentence
+    assert "(objective 2 s)" in report.sentence
+    world.clean()
+
+
+def test_archiving_that_keeps_nothing_for_less_than_the_rpo_proves_nothing(world: DrillWorld) -> None:
+    """All that was written is lost, in less time than may be lost: no reason to pass."""
+    rates: list[Rates] = []
+    report = world.run_with(
+        "quick-disk",
+        scenario=SilentArchive(server=world),
+        alter=lambda means: replace(means, keep_rates=rates.append),
+        load="2s",
+        compare=False,
+    )
+    world.world.backup()  # over the gap that this has left
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.loss is not None and report.loss.lost > 0 and report.loss.kept > 0 and report.loss.at_least
+    assert len(report.reasons) == 1 and "the rpo is 1 m" in report.reasons[0]
+    assert len(rates) == 1, "how fast it came back is told, whatever the verdict"
     world.clean()
 
 

@@ -84,6 +84,28 @@ def test_what_was_not_promised_cannot_be_broken() -> None:
     assert found.verdict is Verdict.PASS and "The loss was not measured." in found.sentence
 
 
+UNSEEN = replace(LOSS, expected=1500, kept=8, lost=1492, loss_s=10.2, at_least=True, wrote_s=10.1)
+
+
+def test_a_ledger_that_lost_all_it_wrote_in_less_than_the_rpo_proves_nothing() -> None:
+    facts = replace(GOOD, loss=UNSEEN, objectives=(Objective("rpo", 120.0, None, ""), *GOOD.objectives[1:]))
+    found = judge_drill(facts)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reasons == (
+        "the ledger wrote for 10.1 s before the fault, and all of that is lost; the rpo is 2 m: that more would be "
+        "lost cannot be seen; set load longer than the rpo",
+    )
+    assert "1,492 acknowledged rows lost, at least the last 10.2 s before the fault (objective 2 m)." in found.sentence
+
+
+def test_a_lower_bound_beyond_the_rpo_is_a_failure_and_without_an_rpo_nothing() -> None:
+    broken = replace(GOOD, loss=UNSEEN, objectives=(Objective("rpo", 5.0, 10.2, "late"),))
+    assert judge_drill(broken).verdict is Verdict.FAIL
+    unpromised = replace(GOOD, loss=UNSEEN, objectives=(Objective("rpo", None, None, ""),))
+    assert judge_drill(unpromised).verdict is Verdict.PASS
+    assert judge_drill(replace(GOOD, loss=UNSEEN, objectives=())).verdict is Verdict.PASS
+
+
 def test_a_declared_allowance_is_named() -> None:
     assert ", 5 m of it declared" in judge_drill(replace(GOOD, allowance_s=300.0)).sentence
 

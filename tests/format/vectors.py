@@ -21,6 +21,7 @@ from drkit.crypto.keys import Ring, format_key_file
 from drkit.crypto.slots import Secret, seal_slot
 from drkit.repository import evidence
 from drkit.repository.evidence import Evidence, Looked
+from drkit.repository.holds import Hold, add_hold
 from drkit.repository.identity import found as found_repository
 from drkit.repository.layout import Kind, RunId
 from drkit.repository.leases import Lease, LeaseTerms, Verdict, decide, entomb
@@ -61,6 +62,8 @@ def objects() -> tuple[Ring, dict[str, bytes]]:
     entomb(where, LAYOUT, [made.key], "an example", data_key=data_key, clock=clock, entropy=seeded(9))
     _report(where, Repository(ring, [where], {}, DataKey(ring, seeded(10))), clock)
     _evidence(where, Repository(ring, [where], {}, DataKey(ring, seeded(13))), made.key, clock)
+    hold = Hold(str(made.run), str(made.run), None, "an example", clock.now())
+    assert add_hold(Repository(ring, [where], {}, DataKey(ring, seeded(15))), LAYOUT, hold, entropy=seeded(16)).targets
     return ring, {info.key: where.read(info.key) for info in where.backend.list()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -26,9 +26,10 @@ from drkit.repository.repository import Repository
 from drkit.repository.target import Target
 from drkit.repository.wal import pack, seal
 from policies.retention import Windows
-from storage_backends.api import Key, StorageBackend
+from storage_backends.api import Key, ObjectInfo, StorageBackend, Upload
 from storage_backends.errors import AlreadyExists
 from storage_backends.memory import MemoryBackend
+from storage_backends.passthrough import Passthrough
 from tests.crypto.rings import ring, seeded
 from tests.repository.samples import SYSTEM, add_slot, sample_head, sample_summary
 
@@ -265,3 +266,31 @@ class ExpireWorld:
             opened = open_object(KEYS, data, kind=Kind.TOMBSTONE, name=info.key)
             found.update(opened.joined().decode().splitlines())
         return found
+
+
+class Hooked(Passthrough):
+    """A backend that calls `before` with the verb and the key or prefix of each effect and listing."""
+
+    def __init__(self, inner: StorageBackend, before: Callable[[str, str], None]) -> None:
+        super().__init__(inner)
+        self._before = before
+
+    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
+        self._before("create", key)
+        return super().create(key, size_bytes, replacing=replacing)
+
+    def delete(self, key: Key) -> None:
+        self._before("delete", key)
+        super().delete(key)
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
+        self._before("list", prefix)
+        return super().list(prefix, after)
+
+
+def plain(name: str, backend: StorageBackend) -> StorageBackend:
+    return backend
+
+
+def done(outcomes: list[Outcome]) -> None:
+    assert [str(one.problem) for one in outcomes if one.problem is not None] == []

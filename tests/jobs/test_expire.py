@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from drkit.core.errors import Damage, Refused, Unreachable
-from drkit.jobs.expire import Outcome, expire
-from drkit.repository.catalogue import State, read_catalogue
+from drkit.jobs.expire import expire
 from drkit.repository.leases import Verdict
 from drkit.repository.target import Target
 from policies.retention import Windows
-from storage_backends.api import Key, ObjectInfo, StorageBackend, Traits, Upload
+from storage_backends.api import Key, Traits
 from storage_backends.errors import Unavailable, Unsupported
 from storage_backends.memory import MemoryBackend
-from storage_backends.passthrough import Passthrough
-from tests.jobs.expire_world import DAY, Days, ExpireWorld, Made
-
-
-class Hooked(Passthrough):
-    """A backend that calls `before` with the verb and the key or prefix of each effect and listing."""
-
-    def __init__(self, inner: StorageBackend, before: Callable[[str, str], None]) -> None:
-        super().__init__(inner)
-        self._before = before
-
-    def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
-        self._before("create", key)
-        return super().create(key, size_bytes, replacing=replacing)
-
-    def delete(self, key: Key) -> None:
-        self._before("delete", key)
-        super().delete(key)
-
-    def list(self, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
-        self._before("list", prefix)
-        return super().list(prefix, after)
-
-
-def plain(name: str, backend: StorageBackend) -> StorageBackend:
-    return backend
-
-
-def done(outcomes: list[Outcome]) -> None:
-    assert [str(one.problem) for one in outcomes if one.problem is not None] == []
+from tests.jobs.expire_world import DAY, Days, ExpireWorld, Hooked, done, plain
 
 
 def test_without_a_window_nothing_expires() -> None:
@@ -114,6 +82,34 @@ def test_without_a_recovery_window_wal_stays_from_the_oldest_kept_backup_on() ->
     made = world.days(6)
     world.expire_twice()
     assert min(world.segments()) == made[2].wal[0]
+
+
+def test_each_target_has_windows_of_its_own() -> None:
+    """What expired on one and is kept on the other is not kept on both: data goes too."""
+    world = ExpireWorld(names=("a", "b"))
+    world.windows = Windows(daily=Days(90), min_full=1)
+    made = world.days(8)
+    short = replace(world.order().terms["a"], windows=Windows(daily=Days(2), min_full=1))
+    terms = {"a": short, "b": world.order().terms["b"]}
+    for _ in range(2):
+        done(expire(replace(world.order(), terms=terms, removes=0 if _ else 5), world.means()))
+        world.clock.pass_by(world.grace + DAY)
+    assert world.good("a") == {one.id for one in made[5:]} and world.good("b") == {one.id for one in made}
+    assert not any(set(one.objects) & world.keys("a") for one in made[:5])
+    assert min(world.segments("a")) == made[5].wal[0]
+
+
+def test_a_copy_whose_twin_elsewhere_is_damaged_stays() -> None:
+    world = ExpireWorld(names=("a", "b"))
+    made = world.days(8)
+    lost = next(key for key in made[0].objects if "/packs/" in key)
+    world.backends["b"].delete(Key(lost))
+    done(world.expire(only="a"))
+    assert made[0].id in world.good("a"), "b may be repaired from it"
+    assert made[1].id not in world.good("a")
+    world._put("b", lost, made[0].objects[lost])
+    done(world.expire(only="a"))
+    assert made[0].id not in world.good("a")
 
 
 def test_much_at_once_wants_its_number() -> None:
@@ -329,7 +325,7 @@ def test_an_expirer_that_was_stopped_past_its_lease_decides_nothing_more() -> No
 
     def stop(verb: str, prefix: str) -> None:
         if prefix.endswith("verdicts/") and verb == "list":
-            world.clock.pass_by(timedelta(hours=1))
+            world.clock.pass_by(timedelta(hours=2))
 
     world.wrap = lambda name, backend: Hooked(backend, stop)
     (outcome,) = expire(world.order(removes=2), world.means())
@@ -349,112 +345,3 @@ def test_old_rounds_become_one_and_tombstones_stay() -> None:
     done(world.expire())
     assert before <= world.buried()
     assert len(world.good()) == 2
-
-
-def meddled(at: int) -> tuple[ExpireWorld, int, Made]:
-    """A run of expiry with another one, whole, before its effect number `at`; how many effects there were."""
-    world = ExpireWorld()
-    world.days(6)
-    dead = world.backup(until="manifest")
-    world.clock.pass_by(timedelta(hours=1))
-    effects = 0
-
-    def meddle(verb: str, key: str) -> None:
-        nonlocal effects
-        effects += verb != "list"
-        if effects == at and verb != "list":
-            world.wrap = plain
-            with suppress(Refused):
-                world.expire()
-
-    world.wrap = lambda name, backend: Hooked(backend, meddle)
-    with suppress(Refused):  # the number typed was true before the other one was faster
-        world.expire()
-    world.wrap = plain
-    return world, effects, dead
-
-
-def test_two_expirers_at_once_do_what_one_does() -> None:
-    _, effects, _ = meddled(0)
-    assert effects > 10
-    for at in range(1, effects + 1):
-        world, _, dead = meddled(at)
-        world.clock.pass_by(world.grace + DAY)
-        done(world.expire())
-        done(world.expire())
-        assert len(world.good()) == 4
-        assert not set(dead.objects) & world.keys()
-
-
-# --- deaths --------------------------------------------------------------------------------------------------------
-
-
-class Died(BaseException):
-    """The process is gone: nothing after this line happens."""
-
-
-def killed(at: int) -> tuple[ExpireWorld, int]:
-    """Expiry with something to do in every step, dead before its effect number `at`; after it is before the next."""
-    world = ExpireWorld(names=("a", "b"))
-    made = world.days(8)
-    done(world.expire())
-    world.clock.pass_by(world.grace)
-    world.days(3, adopts=made[-1])
-    world.backup(until="data")
-    world.lease("a", world.backup(until="manifest").run)
-    world.clock.pass_by(timedelta(hours=1))
-    effects = 0
-    dead = False
-
-    def die(verb: str, key: str) -> None:
-        nonlocal effects, dead
-        if verb == "list" and not dead:
-            return
-        effects += 1
-        if dead or effects == at:
-            dead = True
-            raise Died
-
-    count = sum(len(one.plan.going) for one in expire(world.order(apply=False), world.means()) if one.plan)
-    world.wrap = lambda name, backend: Hooked(backend, die)
-    try:
-        expire(world.order(removes=count), world.means())
-    except Died:
-        pass
-    world.wrap = plain
-    return world, effects
-
-
-def whole(world: ExpireWorld, name: str) -> set[str]:
-    """Backups that verdict and tombstones call good; each has all that it references."""
-    good = world.good(name)
-    catalogue = read_catalogue(world.means().repository, world.system)
-    for one in catalogue.backups:
-        if one.summary.backup in good:
-            assert {r.key(world.layout) for r in one.references} <= world.keys(name) - world.buried(name)
-    seems = {b.summary.backup for b in catalogue.backups if b.standings[name].state is State.BROKEN}
-    assert not seems, "nothing is broken"
-    return good
-
-
-def test_expiry_killed_at_each_effect_loses_nothing_and_goes_on() -> None:
-    after_all: dict[str, set[str]] = {}
-    _, effects = killed(0)
-    assert effects > 40
-    for at in range(1, effects + 1):
-        world, _ = killed(at)
-        good = {name: whole(world, name) for name in world.names}
-        assert all(len(ids) >= 3 for ids in good.values())
-        world.clock.pass_by(timedelta(hours=1))
-        done(world.expire())
-        left = {name: whole(world, name) for name in world.names}
-        assert all(left[name] <= good[name] and len(left[name]) == 3 for name in world.names)
-        world.clock.pass_by(world.grace + DAY)
-        done(world.expire())
-        done(world.expire())
-        for name in world.names:
-            assert whole(world, name) == left[name]
-            rubbish = {key for kind in ("packs", "maps", "fingerprints", "manifests") for key in world.keys(name, kind)}
-            assert not rubbish & world.buried(name)
-            assert world.keys(name, "leases") == set()
-            assert after_all.setdefault(name, rubbish) == rubbish, "the same in the end wherever it died"

@@ -15,8 +15,7 @@ from drkit.repository.holds import release_hold
 from drkit.repository.leases import Lease
 from storage_backends.errors import Unavailable
 from tests.crypto.rings import seeded
-from tests.jobs.expire_world import DAY, ExpireWorld, Made
-from tests.jobs.test_expire import Hooked, done, plain
+from tests.jobs.expire_world import DAY, ExpireWorld, Hooked, Made, done, plain
 
 
 def held(world: ExpireWorld, one: Made, wait_s: float = 3600) -> Held:
@@ -119,14 +118,7 @@ def test_the_lease_of_an_expirer_that_died_runs_out() -> None:
     made = world.days(3)
     lease: Lease = world.lease("a", None, job=EXPIRE)
     assert lease.live
-    before = world.clock.now()
-    means = world.means()
-
-    def wait(seconds: float) -> bool:
-        world.clock.sleep(seconds)
-        return False
-
-    means.token.wait = wait  # type: ignore[method-assign,assignment]
-    found = put_on_hold(means, world.layout, made[0].id, None, "", 3600)
-    assert found.safe == ("a",)
-    assert world.clock.now() - before >= timedelta(seconds=900)
+    with pytest.raises(Missing, match="cannot be held"):
+        held(world, made[0], wait_s=0)
+    world.clock.pass_by(timedelta(seconds=901))
+    assert held(world, made[0], wait_s=0).safe == ("a",)

@@ -63,6 +63,9 @@ def test_targets_that_were_away_neither_lose_a_hold_nor_bring_it_back() -> None:
     release_hold(world.means().repository, world.layout, IDENT, now=START, entropy=seeded(2))
     world.left_out = {}
     assert not read(world).holds, "one release is enough"
+    release_hold(world.means().repository, world.layout, IDENT, now=START + DAY, entropy=seeded(3))
+    key = hold_key(world.layout, IDENT, "release")
+    assert world.target("a").read(key) == world.target("b").read(key), "the same bytes, whenever it gets there"
 
 
 def test_a_hold_that_opens_nowhere_is_named_and_one_sound_copy_is_enough() -> None:

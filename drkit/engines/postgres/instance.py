@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -257,10 +259,17 @@ def _spawn(
 
 
 def make_socket_folder(path: Path, data_dir: Path) -> None:
-    """Make a folder for the server's socket, owned like the data folder, closed to others."""
+    """Make a folder for the server's socket, owned like the data folder, closed to others, or close the one of before.
+
+    Raises Refused where somebody else's stands there already: who may enter it may be let in without a password.
+    """
     path.mkdir(mode=0o700, exist_ok=True)
+    owner, found = data_dir.stat(), path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (owner.st_uid, os.geteuid()):
+        cure = f"who made it? once that is known: rm -r {shlex.quote(str(path))}"
+        raise Refused("a private folder of the server is not its own", where=str(path), cure=cure)
+    path.chmod(0o700)
     if os.geteuid() == 0:
-        owner = data_dir.stat()
         shutil.chown(path, owner.st_uid, owner.st_gid)
 
 

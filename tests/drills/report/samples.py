@@ -16,6 +16,7 @@ from drills.report.model import (
     Loss,
     Objective,
     Probe,
+    Run,
     State,
     StripRow,
     Verdict,
@@ -57,6 +58,10 @@ def strip(rows: int = 2400, lost: int = 3) -> tuple[StripRow, ...]:
         for at, at_s in enumerate(times)
     ]
     return (*found, StripRow("w1", 40_000 + rows // 4 + 1, -0.2, Fate.IN_DOUBT))
+
+
+def lost_runs() -> tuple[Run, ...]:
+    return tuple(Run(writer, 40_599, 40_599) for writer in ("w1", "w2", "w3"))
 
 
 def beyond() -> tuple[StripRow, ...]:
@@ -123,7 +128,7 @@ def passed() -> DrillReport:
             Objective("rto", 1800.0, 1062.0, "from the disaster to the first acknowledged write"),
             Objective("rpo", 60.0, 4.1, "age of the newest lost row"),
         ),
-        loss=Loss(120_434, 120_431, 3, 1, 4.1, 0.0, True, (), strip()),
+        loss=Loss(120_434, 120_431, 3, 1, 4.1, 0.0, True, (), strip(), False, 180.0, lost_runs()),
         checks=checks(),
         bytes_from={"local": 0, "mirror": 0, "vault": 8_912_345_678},
         denied=("local", "mirror"),

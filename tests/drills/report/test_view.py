@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drills.report.model import Fate, Instant, Objective, StripRow
-from drills.report.view import bins, machine_s, phases, runs, scale, seconds, span, ticks, visible
-from tests.drills.report.samples import HOSTILE, passed, strip
+from drills.report.view import bins, machine_s, phases, promise_note, scale, seconds, span, ticks, visible
+from tests.drills.report.samples import HOSTILE, passed
 
 rows = st.builds(StripRow, st.sampled_from("abc"), st.integers(1, 99), st.floats(-1e6, 1e6), st.sampled_from(Fate))
 
@@ -75,10 +75,10 @@ def test_an_objective_that_is_far_away_does_not_squeeze_the_bars() -> None:
     assert scale(replace(passed(), instants=(), objectives=())).end_s == 1.0
 
 
-def test_rows_are_named_in_runs() -> None:
-    made = [StripRow("b", number, -1.0, Fate.LOST) for number in (7, 5, 6, 9)] + [StripRow("a", 1, -1.0, Fate.LOST)]
-    assert list(runs(made, Fate.LOST)) == ["writer a: 1", "writer b: 5 to 7, 9"]
-    assert list(runs(strip(), Fate.BEYOND)) == []
+def test_what_was_not_promised_is_not_said_twice() -> None:
+    assert promise_note(Objective("rto", None, 3.0, "")) == "nothing was promised"
+    assert promise_note(Objective("rto", 5.0, 3.0, "")) == "objective 5s: kept"
+    assert promise_note(Objective("rto", 5.0, None, "")) == "objective 5s: not measured"
 
 
 @given(st.text(st.characters(codec=None, exclude_categories=())))
