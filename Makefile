@@ -1,4 +1,4 @@
-# make demo      backup, disaster and restore in a folder of its own; nothing but Python 3.11 is needed
+# make demo      daemon, drill, disaster and report in a folder of its own; nothing but Python 3.11 is needed
 # make test      lint, types, floors and tests; as root it installs PostgreSQL 15 from Debian where missing
 # make torture   long fault runs           make bench   measurements
 # make lint      without the tests         make clean   remove what was built

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from drkit.jobs.restore_plan import Plan, RestoreOrder
     from drkit.jobs.restore_start import Started
 
-_MEASURED_BYTES = 64 << 20  # less says more about start-up than about the disks
-
 
 def run(
     ctx: typer.Context,
@@ -113,7 +111,7 @@ def run(
 
 def _perform(wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, start: bool, port: int | None) -> None:
     """Show the plan, run it, boot the server where asked, and answer; keeps the rates that were measured."""
-    from drkit.jobs.rates import Rates, write_rates
+    from drkit.jobs.rates import Rates, fetch_rate, write_rates
     from drkit.jobs.restore import restore
     from drkit.jobs.restore_start import StartOrder, check_start, own_files
     from drkit.jobs.restore_start import start as boot
@@ -133,8 +131,7 @@ def _perform(wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, star
         segment_bytes = plan.manifest.summary.segment_bytes
         booting = StartOrder(order.destination, cluster.pg_bin, chosen, fenced, segment_bytes, settings=settings)
         started = boot(booting, wiring.clock, wiring.token, wiring.progress)
-    whole = result.written_bytes >= _MEASURED_BYTES > result.kept_bytes
-    rate = result.written_bytes / result.seconds if whole else None
+    rate = fetch_rate(result.written_bytes, result.kept_bytes, result.seconds)
     try:
         write_rates(wiring.config.daemon.spool, Rates(rate, started.replay_rate if started else None))
     except StorageError as error:  # only the next estimate is the poorer for it
