@@ -18,7 +18,7 @@ test:
 	@.ci/test $(PYTEST_ARGS)
 
 torture bench:
-	@.ci/bootstrap
+	@.ci/bootstrap $@
 	@venv=$$(.ci/venv demo,test) && "$$venv/bin/python" -m pytest -m $@ $(PYTEST_ARGS)
 
 lint:

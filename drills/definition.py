@@ -6,7 +6,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +20,8 @@ from drkit.core.errors import ConfigError, Missing
 
 ALIASES: Mapping[str, str] = {"D01": "dropped-table", "D03": "disk-lost", "D09": "region-loss", "D10": "wal-gap"}
 IDS: Mapping[str, str] = {name: ident for ident, name in ALIASES.items()}
+_LOSING = ("disk-lost", "region-loss")
+_SHORT, _LONGER = timedelta(seconds=10), 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,31 @@ def find_definition(wanted: str, configured: Mapping[str, Drill]) -> Definition:
         return built_in(name)
     known = ", ".join([*configured, *SCENARIOS])
     raise Missing(f"no drill {wanted!r}", why=f"there are {known}", cure="name one of them, or a file: mine.toml")
+
+
+def with_load(found: Definition, promised: timedelta | None) -> Definition:
+    """With the `load` that its own setting, or the rpo that it is judged by, asks for. promised: by the cluster."""
+    drill = found.drill
+    if drill.load is not None:
+        return found
+    rpo, load = _judged_by(drill, promised), _SHORT
+    if rpo is not None and rpo * _LONGER <= drill.deadlines.fault / 2:
+        load = max(load, rpo * _LONGER)
+    return replace(found, drill=drill.changed({"load": load}))
+
+
+def writes_too_little(found: Definition, promised: timedelta | None) -> str:
+    """Why a cluster that archives nothing for longer than its rpo would not fail this drill, "" where it would."""
+    rpo, load = _judged_by(found.drill, promised), with_load(found, promised).drill.load
+    if rpo is None or load is None or load > rpo:
+        return ""
+    return f"it writes rows for {written(load)}, the rpo is {written(rpo)}: a loss of more than that cannot be seen"
+
+
+def _judged_by(drill: Drill, promised: timedelta | None) -> timedelta | None:
+    """The rpo, where the loss is what the load wrote: a scenario that finds its own point is not asked for more."""
+    loses = drill.scenario in _LOSING and drill.point == "latest"
+    return drill.rpo or promised if loses and "rpo" in drill.objectives else None
 
 
 def built_in(name: str) -> Definition:

@@ -25,7 +25,7 @@ from drkit.repository.layout import RunId
 
 @dataclass(frozen=True, slots=True)
 class DrillOrder:
-    """definition: with what the command line changed in it · seed: of every choice that is made at random
+    """definition: with what the command line changed in it, and its `load` · seed: of every choice made at random
 
     staging: the folder for the sandbox, existing or not · keep: where the sandbox is left, None: it is removed
     """

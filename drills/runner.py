@@ -21,8 +21,9 @@ from drills.journal import read_ledger
 from drills.ledger import Entry
 from drills.ledger_table import LEDGER_TABLE, LedgerClient, read_rows
 from drills.order import DrillMeans, DrillOrder, sides
+from drills.remains import remove_remains
 from drills.report.model import DrillReport, Finding, Probe
-from drills.sandbox import Sandbox, check_room, tidy
+from drills.sandbox import Sandbox, check_room
 from drills.scenarios.api import Ground, Struck
 from drills.selectors import PointFacts, check_selector, select
 from drills.source import Source
@@ -126,15 +127,11 @@ class _Run:
 
     def _tidy(self) -> None:
         """Remove what killed drills left: folders, servers, and the schema of one that wrote to this cluster."""
-        for left in tidy(self.order.staging, self.clock):
-            self.means.log.warn("remains of a killed drill removed", folder=str(left.folder), drill=left.marker.drill)
-            text = f"a drill was killed: its sandbox {left.folder} and {left.processes} processes of it are removed"
-            self.told.findings.append(Finding("note", text))
-            if left.marker.ledger and left.marker.cluster == self.order.cluster:
-                try:
-                    self.source.release()
-                except DrkitError as error:
-                    self.told.findings.append(Finding("warning", f"its schema is still in the cluster: {error}"))
+        for left in remove_remains(self.order.staging, {self.order.cluster: self.source}, self.clock):
+            self.means.log.warn("remains of a killed drill removed", folder=str(left.folder), drill=left.drill)
+            self.told.findings.append(Finding("note", left.text))
+            if left.schema_left:
+                self.told.findings.append(Finding("warning", f"its schema is still in the cluster: {left.schema_left}"))
 
     def _look_around(self, sandbox: Sandbox, undo: ExitStack) -> Steady | None:
         told, compare = self.told, self.drill.compare and self.own_point
@@ -215,7 +212,7 @@ class _Run:
             denied=chosen.denied,
             denied_sites=chosen.sites,
             data_dir=sacrificed,
-            load_s=self.drill.load.total_seconds() if self.writes else 0.0,
+            load_s=self.drill.load.total_seconds() if self.writes and self.drill.load else 0.0,
             clock=self.clock,
             token=token,
         )

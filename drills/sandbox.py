@@ -31,6 +31,7 @@ SCHEMA = "drkit.sandbox/1"
 _RESERVE_BYTES = 256 << 20
 _POLL_S = 0.02
 _PATIENCE_S = 10.0
+_ATTEMPTS = 3  # to delete a folder in which something ends just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,18 +234,32 @@ def _wait(done: Callable[[], bool], clock: Clock) -> bool:
 
 def _delete(root: Path) -> None:
     """All but the marker, then the marker: whoever is killed in between leaves a folder that still says what it is."""
+    for _ in range(_ATTEMPTS):
+        problems = list(_delete_content(root))
+        if not problems:
+            break
+    else:
+        raise Failed("the sandbox cannot be removed", where=str(root), why="; ".join(problems[:3]))
+    (root / MARKER).unlink(missing_ok=True)
+    root.rmdir()
+
+
+def _delete_content(root: Path) -> Iterator[str]:
+    """What is in the way. A server that was just ended may remove files of its own meanwhile: what is gone is gone."""
     problems: list[str] = []
+
+    def failed(_: object, name: str, error: tuple[type[BaseException], BaseException, object]) -> None:
+        if not isinstance(error[1], FileNotFoundError):
+            problems.append(f"{name}: {error[1]}")
+
     for path in root.iterdir():
         if path.name == MARKER:
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, onerror=lambda _, name, error: problems.append(f"{name}: {error[1]}"))
+            shutil.rmtree(path, onerror=failed)
         else:
             path.unlink(missing_ok=True)
-    if problems:
-        raise Failed("the sandbox cannot be removed", where=str(root), why="; ".join(problems[:3]))
-    (root / MARKER).unlink(missing_ok=True)
-    root.rmdir()
+    yield from problems
 
 
 def _give(path: Path, owner: Owner) -> None:

@@ -52,7 +52,8 @@ class Copy:
     """A backup that is complete on a target (its verdict there is good).
 
     start, stop: positions, bytes · stopped: host's clock · stored: see `Stamp` · whole: nothing of it is missing
-    proven: a drill restored it and passed · spared: why it may not go whatever the windows say (held, in use, ...)
+    proven: a drill restored it and passed · clean: it met no damaged pages, nor took over any
+    spared: why it may not go whatever the windows say (held, in use, ...)
     """
 
     id: str
@@ -64,6 +65,7 @@ class Copy:
     stored: datetime | None
     whole: bool = True
     proven: bool = False
+    clean: bool = True
     spared: tuple[str, ...] = ()
 
 
@@ -170,6 +172,9 @@ class _System:
         good, floor = self._good, self._windows.min_full
         self._keep(good[-1:], "the newest good one")
         self._keep(good[-floor:-1] if floor > 1 else [], f"one of the newest {floor}")
+        clean = [one for one in good if one.clean]
+        if clean[-1:] != good[-1:]:
+            self._keep(clean[-1:], "the newest without damaged pages")
         newest: dict[int, Copy] = {one.timeline: one for one in good}
         leaves = [one for one in newest.values() if not superseded(one, good, self._lines)]
         self._keep([one for one in leaves if one is not good[-1]], "the newest of a timeline that nothing continues")

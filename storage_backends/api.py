@@ -60,6 +60,8 @@ class Traits:
     range_read_min_bytes: below this a ranged read costs as much as this many bytes.
     device: what tells two targets on one medium apart: a device number, or endpoint and account.
     free_bytes: asks how much more fits; None for a store without a known end. Raises as the verbs do.
+    sweep: removes what writers that died left and no listing shows, last changed so many seconds before a moment of the
+    store's clock; returns how many. None where nothing is ever left. Raises as the verbs do.
     """
 
     scheme: str
@@ -70,6 +72,7 @@ class Traits:
     device: str
     conditional_replace: bool = False
     free_bytes: Callable[[], int] | None = field(default=None, compare=False)
+    sweep: Callable[[datetime, float], int] | None = field(default=None, compare=False)
 
 
 class Upload(Protocol):

@@ -85,6 +85,7 @@ class PosixBackend:
             range_read_min_bytes=4096,
             device=str(self._identity[0]),
             free_bytes=self._free_bytes,
+            sweep=self.sweep_leftovers,
         )
 
     def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:

@@ -91,6 +91,7 @@ class S3Backend:
             range_read_min_bytes=512 * 1024,  # 10 ms to the first byte at 50 MB/s, an estimate
             device=f"{host}/{self._client.meta.region_name}",
             conditional_replace=self._match not in (None, Match.NOT),
+            sweep=self.sweep_leftovers,
         )
 
     def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:

@@ -65,6 +65,7 @@ def run(
             payload = backup_json(summary, label, result.standings)
             payload |= {
                 "read_bytes": result.read_bytes,
+                "again_bytes": result.again_bytes,
                 "sent_bytes": dict(result.sent_bytes),
                 "adopted_files": result.adopted_files,
                 "seconds": round(result.seconds, 3),
@@ -73,11 +74,12 @@ def run(
             answer_json("drkit.backup/1", {"backup": payload})
         else:
             measured = result.seconds >= 1 and result.read_bytes >= 1 << 20  # less says nothing about the disk
+            again = f", {format_size(result.again_bytes)} unchanged stored again" if result.again_bytes else ""
             speed = f" ({format_rate(result.read_bytes / result.seconds)})" if measured else ""
             sys.stdout.write(
                 f"backup {summary.backup} is good on {', '.join(result.good_on)}\n"
                 f"  {format_size(summary.size_bytes)} in {summary.files} files, {format_size(result.read_bytes)} read, "
-                f"{format_size(summary.new_bytes)} stored anew, in {result.seconds:.1f} s{speed}\n"
+                f"{format_size(summary.new_bytes)} stored anew{again}, in {result.seconds:.1f} s{speed}\n"
                 f"  timeline {summary.timeline}, WAL {summary.start_lsn} to {summary.stop_lsn}"
                 + (f", built on {summary.parent}\n" if summary.parent else "\n")
             )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from drkit.daemon.api import DaemonFacts, Part, Telling
     from drkit.daemon.channels import Channel
     from drkit.daemon.notify import Notifier
+    from drkit.daemon.remains import Remains
     from drkit.daemon.schedule import Scheduler
     from drkit.daemon.wal_path import WalPath
     from drkit.daemon.watch import TargetWatch
@@ -66,12 +67,13 @@ class _Parts:
         self._started: datetime = wiring.clock.now()
         self._notifier = notifier(wiring, self._path)
         self._watch = self._target_watch()
-        nudging = _Nudging(self._notifier, self._watch.nudge)
+        self._remains = self._remainder()
+        nudging = _Nudging(self._notifier, self._watch.nudge, self._remains.nudge)
         self._wal: WalPath = wal_path(wiring, nudging)
         self._schedule: Scheduler = scheduler(self._config, self._path, os.environ, wiring.clock, wiring.log, nudging)
         self._wal.add(telling("status", lambda: to_text(self.facts())))
         self.heartbeat = Heartbeat(self._config.daemon.spool, self.facts, wiring.clock, wiring.log)
-        self.all: Sequence[Part] = (*self._wal.parts, self._schedule, *self._tellers())
+        self.all: Sequence[Part] = (*self._wal.parts, self._schedule, self._remains, *self._tellers())
 
     def facts(self) -> DaemonFacts:
         """What `drkit status` hears. From memory and the spool alone."""
@@ -88,6 +90,13 @@ class _Parts:
             self._schedule.next_runs(),
         )
 
+    def _remainder(self) -> Remains:
+        from drkit.cli.wire_schedule import children
+        from drkit.daemon.remains import Remains
+
+        wiring = self._wiring
+        return Remains(children(self._path, os.environ, wiring.clock, wiring.log), self._notifier)
+
     def _target_watch(self) -> TargetWatch:
         from drkit.cli.wire_schedule import children
         from drkit.daemon.watch import TargetWatch
@@ -99,6 +108,7 @@ class _Parts:
 
     def _tellers(self) -> list[Part]:
         from drkit.cli.policy import promises_of
+        from drkit.daemon.duties import broken_files
         from drkit.daemon.watch import LiveWatch
 
         wiring, config = self._wiring, self._config
@@ -106,7 +116,7 @@ class _Parts:
         parts: list[Part] = [
             self._notifier,
             self.heartbeat,
-            LiveWatch(self.facts, promises, self._notifier.report, wiring.clock),
+            LiveWatch(self.facts, promises, self._notifier.report, wiring.clock, broken=lambda: broken_files(config)),
             self._watch,
         ]
         if config.daemon.metrics is not None:
@@ -122,19 +132,22 @@ class _Parts:
             facts, now, waiting = self.facts(), self._wiring.clock.now(), self._notifier.waiting()
             return render(families(facts, self._watch.looked, now, version=version("drkit"), waiting=waiting))
 
-        return MetricsServer(*split_address(address), page)
+        return MetricsServer(*split_address(address), page, self._notifier)
 
 
 class _Nudging:
-    """Telling that has the targets read again when a job has ended."""
+    """Telling that has the targets read again when a job has ended, and what a drill left removed."""
 
-    def __init__(self, inner: Telling, nudge: Callable[[], None]) -> None:
-        self._inner, self._nudge = inner, nudge
+    def __init__(self, inner: Telling, look: Callable[[], None], tidy: Callable[[], None]) -> None:
+        self._inner, self._look, self._tidy = inner, look, tidy
 
     def tell(self, kind: str, level: str, cluster: str, text: str, **fields: str | int | float) -> None:
         self._inner.tell(kind, level, cluster, text, **fields)
-        if kind.partition(".")[0] in ("backup", "drill"):
-            self._nudge()
+        job = kind.partition(".")[0]
+        if job in ("backup", "drill"):
+            self._look()
+        if job == "drill":
+            self._tidy()
 
 
 def notifier(wiring: Wiring, path: Path) -> Notifier:

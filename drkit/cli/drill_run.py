@@ -96,19 +96,25 @@ def _must_be_new(folder: Path | None, flag: str) -> None:
         raise Refused(f"what {flag} names is not a folder", where=str(folder), cure="name a folder")
 
 
+def staging_of(config: Cluster) -> Path:
+    """Where sandboxes of a cluster are made."""
+    return config.staging or Path(os.path.realpath(tempfile.gettempdir()))
+
+
 def order_of(
     wiring: Wiring, found: Definition, name: str, config: Cluster, seed: int | None, keep: Path | None
 ) -> DrillOrder:
+    from drills.definition import with_load
     from drills.order import DrillOrder
     from drkit.repository.layout import RunId
 
     return DrillOrder(
         id=RunId.new(wiring.clock.now(), os.urandom(4)),
-        definition=found,
+        definition=with_load(found, config.objectives.rpo),
         cluster=name,
         config=config,
         seed=int.from_bytes(os.urandom(4), "big") if seed is None else seed,
-        staging=config.staging or Path(os.path.realpath(tempfile.gettempdir())),
+        staging=staging_of(config),
         keep=None if keep is None else keep.absolute(),
     )
 

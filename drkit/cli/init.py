@@ -28,23 +28,25 @@ def run(
     from drkit.jobs.check_places import overlaps, twins
     from drkit.repository.identity import found
     from drkit.repository.pins import Pin
+    from drkit.repository.repository import refuse_strangers
 
     context = of(ctx)
     with open_wiring(context) as wiring:
         wiring.need_spool()
-        targets, failed = wiring.targets(create_root=True)
+        pins = wiring.pins()
+        targets, failed = wiring.targets(new=set(wiring.config.target) - pins.used())
         if failed:
             raise Unreachable(
                 "not every target can be reached, and init needs all of them",
                 why="; ".join(f"{name}: {error}" for name, error in failed.items()),
-                cure="mend or remove the target; nothing was written",
+                cure="is it mounted? mend or remove the target; nothing was written",
             )
         _refuse_one_place(overlaps(targets))
+        refuse_strangers(targets, pins)
         made = _key_file(wiring, targets, yes)
         secret = wiring.secret()
         ring, descriptors = found(targets, secret, now=format_time(wiring.clock.now()), entropy=os.urandom)
         _refuse_one_place(twins({name: one.target.hex() for name, one in descriptors.items()}))
-        pins = wiring.pins()
         pins.targets |= {n: Pin(d.repository.hex(), d.target.hex()) for n, d in descriptors.items()}
         pins.epoch = max(pins.epoch, ring.epoch)
         pins.save()

@@ -71,6 +71,9 @@ def run(
     owner: Annotated[str | None, typer.Option("--owner", metavar="USER", help="as root: who gets the files")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="for --start")] = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="0: as many as cores")] = 0,
+    no_repair: Annotated[
+        bool, typer.Option("--no-repair", help="leave what was met damaged on a target to `drkit verify --repair`")
+    ] = False,
 ) -> None:
     """Restore a backup and its WAL into a folder, to a point in time; all is checked before a byte is written."""
     from drkit.jobs.archive import read_catalogues
@@ -106,11 +109,15 @@ def run(
         elif plan_only:
             sys.stdout.write(plan_text(plan))
         else:
-            _perform(wiring, plan, means, found, start=start, port=port)
+            _perform(wiring, plan, means, found, start=start, port=port, repair=not no_repair)
 
 
-def _perform(wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, start: bool, port: int | None) -> None:
-    """Show the plan, run it, boot the server where asked, and answer; keeps the rates that were measured."""
+def _perform(
+    wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, start: bool, port: int | None, repair: bool
+) -> None:
+    """Show the plan, run it, boot the server where asked, answer, and mend what was met damaged; keeps the rates that
+    were measured."""
+    from drkit.cli.restore_repair import mend_what_was_met, note_what_was_met, repairs_json, repairs_text
     from drkit.jobs.rates import Rates, fetch_rate, write_rates
     from drkit.jobs.restore import restore
     from drkit.jobs.restore_start import StartOrder, check_start, own_files
@@ -124,6 +131,7 @@ def _perform(wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, star
     if not context.json and context.verbosity >= 0:
         sys.stderr.write(plan_text(plan))
     result = restore(plan, means)
+    note_what_was_met(wiring, plan, result)  # a server that does not start ends it here
     started: Started | None = None
     if start:
         chosen = port or (cluster.staging_port if fenced else None)
@@ -136,10 +144,14 @@ def _perform(wiring: Wiring, plan: Plan, means: Means, cluster: Cluster, *, star
         write_rates(wiring.config.daemon.spool, Rates(rate, started.replay_rate if started else None))
     except StorageError as error:  # only the next estimate is the poorer for it
         wiring.log.warn("rates were not kept", why=str(error))
-    if context.json:
-        answer_json("drkit.restore/1", result_json(plan, result, started))
-    else:
+    if not context.json:
         sys.stdout.write(result_text(plan, result, started))
+        sys.stdout.flush()  # who waits for the data does not wait for repairs
+    repairs = mend_what_was_met(wiring, plan, result, started, means, repair=repair)
+    if context.json:
+        answer_json("drkit.restore/1", {**result_json(plan, result, started), "repairs": repairs_json(repairs)})
+    else:
+        sys.stdout.write(repairs_text(repairs))
 
 
 def point(
@@ -356,8 +368,6 @@ def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> s
     ]
     lines += [f"  {name}: {format_size(size)} fetched" for name, size in result.fetched_bytes.items()]
     lines += [f"  {target}: {why}; another target served it" for target, _, why in result.failures[:10]]
-    if result.failures or (started is not None and started.wal_damages):
-        lines.append("  `drkit verify --repair` mends what another target has whole")
     lines += [f"  {place} is a mount point and was left alone" for place in result.spared]
     if not plan.archiving:
         lines.append("  archive_mode = off was written; once this is the primary: alter system reset archive_mode")

@@ -67,5 +67,3 @@ def run(
         ]
         width = max(len(name) for name, _ in rows)
         sys.stdout.write("".join(f"{name:<{width}}  {text}\n" for name, text in rows))
-
-

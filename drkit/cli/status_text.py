@@ -182,7 +182,8 @@ def _daemon(screen: Screen, status: Status) -> None:
         when = run.ended or run.started or run.due
         screen.line(f"  last     {run.job} {run.cluster}: {run.outcome.value} {ago(when, at)} ago")
     for bell in sorted(facts.next_runs, key=lambda one: one.at)[:_RUNS_SHOWN] if facts else ():
-        screen.line(f"  next     {bell.job} {bell.cluster}: {_minute(bell.at)} UTC, in {ago(at, bell.at)}")
+        wait = f"in {ago(at, bell.at)}" if bell.at > at else "waits for its turn"
+        screen.line(f"  next     {bell.job} {bell.cluster}: {_minute(bell.at)} UTC, {wait}")
 
 
 def _daemon_words(daemon: DaemonView, at: datetime) -> str:
@@ -190,8 +191,8 @@ def _daemon_words(daemon: DaemonView, at: datetime) -> str:
         return f"alive, process {daemon.facts.pid}, for {ago(daemon.facts.started, at)}"
     if daemon.beat is None:
         return "no daemon runs"
-    word = "was stopped" if daemon.beat.stopped else "last sign of life"
-    return f"no daemon runs, {word} {ago(daemon.beat.at, at)} ago"
+    word = "no daemon runs, was stopped" if daemon.beat.stopped else "does not answer, last sign of life"
+    return f"{word} {ago(daemon.beat.at, at)} ago"
 
 
 def ago(moment: datetime, at: datetime) -> str:

@@ -101,16 +101,13 @@ def retire(
         if not yes:
             return _explain(name, ident, [t.name for t in others], only_there, as_json=context.json)
         found = Retirement(ident, name if name != ident else "", reason, format_time(wiring.clock.now()))
-        told = []
-        for target in others:
-            found = record(found, target, data_key=repository.data_key, ring=repository.ring, entropy=os.urandom)
-            told.append(target.name)
+        found = record(found, others, data_key=repository.data_key, ring=repository.ring, entropy=os.urandom)
         pins = wiring.pins()
         pins.retired.add(ident)
         pins.save()
         forgotten = _forget_debts(Spool(wiring.config.daemon.spool), name)
         untold = sorted(set(repository.absent) - {name})
-        _answer(found, told, untold, forgotten, only_there, as_json=context.json)
+        _answer(found, [target.name for target in others], untold, forgotten, only_there, as_json=context.json)
         return UNREACHABLE if untold else DONE
 
 

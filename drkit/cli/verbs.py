@@ -95,6 +95,7 @@ VERBS: dict[str, Verb | Family] = {
             "history": Verb("drill", "the reports of past drills", HERE, function="history"),
             "show": Verb("drill", "one report: text, JSON, JUnit or a page", HERE, function="show"),
             "run": Verb("drill_run", "strike, restore into a sandbox, check every row, judge, clean up", HERE),
+            "tidy": Verb("drill_tidy", "remove what killed drills left", HERE),
             "ledger": Family(
                 "rows with a journal, for exercises by hand",
                 HERE,

@@ -38,11 +38,13 @@ def run(
     from drkit.cli.exits import DAMAGE, DONE, UNREACHABLE
     from drkit.jobs.verify import Surroundings, verify
     from drkit.jobs.verify_facts import VerifyOrder
+    from drkit.repository.spool import Spool
 
     context = of(ctx)
     part = 1.0 if sample is None else parse_share(sample)
     with open_wiring(context) as wiring:
         config = wiring.config
+        spool = Spool(config.daemon.spool)
         name = wiring.cluster(cluster)[0] if cluster is not None or len(config.cluster) == 1 else ""
         order = VerifyOrder(
             cluster=name,
@@ -52,17 +54,27 @@ def run(
             repair=repair,
             workers=workers or config.backup.workers or os.cpu_count() or 1,
             host=os.uname().nodename,
-            quarantine=config.daemon.spool / "damaged",
+            quarantine=spool.folder / "damaged",
+            suspects=spool.suspects(),
         )
         if repair:
             wiring.need_spool()
         around = Surroundings(wiring.clock, os.urandom, wiring.token, wiring.progress, wiring.log)
         result = verify(order, _ground(wiring), around)
+        if result.evidence and not order.targets and not result.unread:  # from now on the evidence says it
+            spool.looked_at(key for key in order.suspects if _system(key) in (None, *result.systems))
         if context.json:
             answer_json("drkit.verify/1", result_json(result))
         else:
             _show(result, repair=repair, color=context.color)
     return DAMAGE if result.damaged else UNREACHABLE if result.unread else DONE
+
+
+def _system(key: str) -> int | None:
+    from drkit.repository.names import place_of
+
+    place = place_of(key)
+    return place.system if place is not None else None
 
 
 def _ground(wiring: Wiring) -> Ground:
@@ -198,7 +210,7 @@ def _line(one: Finding) -> str:
 def _show_rest(result: VerifyResult) -> None:
     for hole in result.holes:
         which = hole.first if hole.missing == 1 else f"{hole.first} to {hole.last}, {hole.missing} segments"
-        doubt = "; expired or lost: only the key tells" if hole.doubt else " on every target"
+        doubt = "; expired or lost: a round of tombstones is damaged" if hole.doubt else " on every target"
         sys.stdout.write(f"{hole.target}, timeline {hole.timeline}: GAP, WAL file {which} missing{doubt}\n")
     for file in result.files[:_SHOWN]:
         path = file.text or "its manifest"

@@ -68,7 +68,9 @@ def _spool(wiring: Wiring) -> Spool:
     return Spool(wiring.config.daemon.spool)
 
 
-def _repository(wiring: Wiring, resting: Mapping[str, str], left_out: Collection[str] = ()) -> Repository:
+def _repository(
+    wiring: Wiring, resting: Mapping[str, str], left_out: Collection[str] = (), *, reading: bool = False
+) -> Repository:
     """Opened without asking the targets in `resting`, unless those are all there are, and those in `left_out`."""
     from drkit.repository.repository import open_repository
 
@@ -78,7 +80,13 @@ def _repository(wiring: Wiring, resting: Mapping[str, str], left_out: Collection
         if target not in asked:
             failed[target.name] = Unreachable("it failed just now", where=target.where, why=resting[target.name])
     return open_repository(
-        asked, failed, wiring.secret(), wiring.pins(), entropy=os.urandom, unsaved=wiring.pins_not_saved
+        asked,
+        failed,
+        wiring.secret(),
+        wiring.pins(),
+        entropy=os.urandom,
+        unsaved=wiring.pins_not_saved,
+        reading=reading,
     )
 
 
@@ -163,10 +171,11 @@ def _fetch(context: Context, name: str, dest: Path, recovery: RecoveryFile | Non
         left_out = _left_out(wiring, recovery)
         resting = _spool(wiring).resting(wiring.clock.now())
         opening = Opening(
-            (lambda: _repository(wiring, resting, left_out)) if resting else None,
-            lambda: _repository(wiring, {}, left_out),
+            (lambda: _repository(wiring, resting, left_out, reading=True)) if resting else None,
+            lambda: _repository(wiring, {}, left_out, reading=True),
         )
-        return ask(wanted, into(dest), recovery, opening, wiring.clock, wiring.log, folder=Path.cwd())
+        folder, spool = Path.cwd(), _spool(wiring)
+        return ask(wanted, into(dest), recovery, opening, wiring.clock, wiring.log, folder=folder, spool=spool)
 
 
 def _left_out(wiring: Wiring, recovery: RecoveryFile | None) -> frozenset[str]:
@@ -191,7 +200,7 @@ def _wanted(wiring: Wiring, name: str, recovery: RecoveryFile | None, cluster: s
         if folder is not None and (folder / CONTROL_PATH).exists():
             _, control = read_control(folder, wiring.clock.sleep)
             return Wanted(parsed, control.system_identifier, control.wal_segment_size)
-    return Wanted(parsed, _only(systems(_repository(wiring, {}))), None)
+    return Wanted(parsed, _only(systems(_repository(wiring, {}, reading=True))), None)
 
 
 def _only(known: frozenset[int]) -> int:
@@ -217,8 +226,11 @@ def _prefetch(context: Context, name: str, folder: Path, recovery: RecoveryFile 
         else:
             _, control = read_control(folder, wiring.clock.sleep)
             wanted = Wanted(parse_name(name), control.system_identifier, control.wal_segment_size)
-        resting, left_out = _spool(wiring).resting(wiring.clock.now()), _left_out(wiring, recovery)
-        prefetch(folder, wanted, recovery, lambda: _repository(wiring, resting, left_out), wiring.log)
+        spool, left_out = _spool(wiring), _left_out(wiring, recovery)
+        resting = spool.resting(wiring.clock.now())
+        prefetch(
+            folder, wanted, recovery, lambda: _repository(wiring, resting, left_out, reading=True), spool, wiring.log
+        )
     return DONE
 
 

@@ -64,7 +64,7 @@ class Wiring:
         return name, known[name]
 
     def targets(
-        self, *, create_root: bool = False, left_out: Collection[str] = (), expiry: bool = False
+        self, *, new: Collection[str] = (), left_out: Collection[str] = (), expiry: bool = False
     ) -> tuple[list[Target], dict[str, Problem]]:
         """Every configured target but those left out, opened; and why each other one could not be.
 
@@ -78,7 +78,7 @@ class Wiring:
             if name in left_out:
                 continue
             try:
-                opened.append(self._target(name, target, create_root, expiry))
+                opened.append(self._target(name, target, name in new, expiry))
             except StorageError as error:
                 failed[name] = error
         return opened, failed
@@ -158,11 +158,14 @@ class Wiring:
             self.need_spool()
         secret = self.secret()
         targets, failed = self.targets(expiry=expiry)
+        unsaved = self.pins_not_saved if reading else None
         found = open_repository(
-            targets, failed, secret, self.pins(), entropy=os.urandom, unsaved=self.pins_not_saved if reading else None
+            targets, failed, secret, self.pins(), entropy=os.urandom, unsaved=unsaved, reading=reading
         )
         for name, problem in found.absent.items():
             self.log.warn("target is not used", target=name, why=str(problem))
+        for name, problem in found.rescued.items():
+            self.log.warn("target is read by its key slots alone", target=name, why=str(problem), cure=problem.cure)
         return found
 
     def means(self, *, reading: bool = False, expiry: bool = False) -> Means:

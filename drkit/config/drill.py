@@ -86,9 +86,10 @@ class Drill(Section):
     """How many connections write the ledger."""
     pace: Duration = timedelta(milliseconds=20)
     """The rest between two rows of one writer."""
-    load: Duration = timedelta(seconds=10)
+    load: Duration | None = None
     """How long they write before the fault. No more than that can be lost: with a `load` shorter than the rpo, the rpo
-    cannot be broken, and a drill that loses all of it is inconclusive."""
+    cannot be broken, and a drill that loses all of it is inconclusive. Not set: 10 s; where a server or a site is lost
+    and an rpo is promised, a quarter longer than the rpo, unless that is more than half of `deadlines.fault`."""
     compare: bool = True
     """Whether what the cluster holds is recorded before, and compared: reads every table (of one over 1 GiB a sample),
     before the fault and again, to tell those that nobody changed."""

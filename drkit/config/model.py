@@ -182,7 +182,8 @@ class Copies(Section):
     """Copies, media, offsite copies; behind that, where wanted, immutable copies and the errors allowed."""
     wal_ack: Annotated[int, Field(ge=1)] | Literal["quorum", "all"] | None = None
     """How many targets must have a WAL segment before the server may forget it. With `all` one dead target stops
-    archiving. Not set: 1 with up to two targets, a majority from three on."""
+    archiving. Not set: 1 with up to two targets, a majority from three on. A target on a device of the server never
+    stands in for one apart from it: while none of these answers, WAL waits on the server."""
     backup_ack: Annotated[int, Field(ge=1)] = 1
     """On how many targets a backup must be whole to succeed."""
 

@@ -38,8 +38,8 @@ def describe(error: ValidationError, sources: Mapping[str, str], path: Path) -> 
             texts.append(text)
     lines = []
     for key, texts in by_key.items():
-        origin = sources.get(key, "")
-        by = f" (set by {origin})" if origin and origin != str(path) else ""
+        origins = {origin for leaf, origin in sources.items() if leaf == key or leaf.startswith(f"{key}.")}
+        by = "" if not origins or str(path) in origins else f" (set by {', '.join(sorted(origins))})"
         lines.append(f"{key}{by} {_alternatives(texts)}".strip())
     return lines
 

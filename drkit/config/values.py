@@ -152,11 +152,11 @@ class Compression:
 
 
 def _compression(value: object) -> object:
-    if not isinstance(value, str):
+    if isinstance(value, Compression):
         return value
     if value == "none":
         return Compression("none", 0)
-    match = re.fullmatch(r"zstd(?::([0-9]{1,2}))?", value)
+    match = re.fullmatch(r"zstd(?::([0-9]{1,2}))?", str(value))
     level = int(match[1] or 3) if match else 0
     if not 1 <= level <= 19:
         raise ValueError(f"{value!r} is not a compression; allowed: 'none', 'zstd:1' to 'zstd:19'")
@@ -164,7 +164,7 @@ def _compression(value: object) -> object:
 
 
 def _rule(value: object) -> object:
-    return Rule.parse(value) if isinstance(value, str) else value
+    return value if isinstance(value, Rule) else Rule.parse(str(value))
 
 
 Duration = Annotated[timedelta, BeforeValidator(_text(units.parse_duration, "30m"))]

@@ -84,8 +84,8 @@ class Agenda:
         return tuple(sorted(over, key=lambda r: r.ended or r.due, reverse=True)[:limit])
 
     def next_runs(self) -> tuple[NextRun, ...]:
-        """As of the last look; what waits for its turn has the time of that look."""
-        return self._next
+        """As of the last look; what waits for its turn has the time of that look, what runs is not among them."""
+        return tuple(one for one in self._next if one.bell not in self._running)
 
     # --- what the scheduler does ---
 

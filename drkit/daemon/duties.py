@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from drills.definition import IDS, find_definition
+from drills.definition import IDS, find_definition, writes_too_little
 from drkit.config.model import Config, Schedule
 from drkit.core.errors import ConfigError, Missing
 from policies.cron import Cron
+from policies.protection import Finding, Level
 from policies.schedule import Bell
 
 
@@ -57,10 +58,12 @@ def duties(config: Config) -> list[Duty]:
 
 @dataclass(frozen=True, slots=True)
 class Impossible:
-    """text: names the entry and what is wrong with it · cure: what to do."""
+    """text: names the entry and what is wrong with it · cure: what to do · file: of a drill whose file is missing or
+    wrong, "" for what stands in the configuration itself."""
 
     text: str
     cure: str
+    file: str = ""
 
 
 def impossible(config: Config, known: Collection[str]) -> Iterator[Impossible]:
@@ -74,7 +77,7 @@ def impossible(config: Config, known: Collection[str]) -> Iterator[Impossible]:
         elif entry.job == "drill":
             key, wrong = f"schedule[{number}].scenario = {entry.scenario!r}", _no_drill(entry.scenario or "", config)
             if wrong is not None:
-                yield Impossible(f"{key}: {wrong.text}", wrong.cure)
+                yield replace(wrong, text=f"{key}: {wrong.text}")
 
 
 def _no_drill(wanted: str, config: Config) -> Impossible | None:
@@ -86,15 +89,38 @@ def _no_drill(wanted: str, config: Config) -> Impossible | None:
         find_definition(wanted, config.drill)
     except (Missing, ConfigError) as error:
         if is_file:
-            return Impossible(str(error), error.cure or "mend the file, or remove the entry")
+            return Impossible(str(error), error.cure or "mend the file, or remove the entry", wanted)
         known = ", ".join([*config.drill, *(f"{name} ({ident})" for name, ident in IDS.items())])
         return Impossible(f"no such drill; there are {known}", "name one of them, or the whole path of a file")
     return None
 
 
+def broken_files(config: Config) -> list[Finding]:
+    """Drills that are scheduled and cannot be run, as their file is now; all else goes on meanwhile."""
+    found = {one.file: one for one in impossible(config, {"drill"}) if one.file}
+    return [Finding("schedule.file", Level.BAD, one.text, about=name, cure=one.cure) for name, one in found.items()]
+
+
+def short_drills(config: Config, cluster: str) -> Iterator[str]:
+    """Scheduled drills of a cluster that would not see that its rpo is broken, and why."""
+    for number, entry in enumerate(config.schedule, start=1):
+        if entry.job != "drill" or entry.cluster not in (None, cluster):
+            continue
+        try:
+            found = find_definition(entry.scenario or "", config.drill)
+        except (Missing, ConfigError):
+            continue  # `impossible` tells of it
+        if entry.point is not None:
+            found = replace(found, drill=found.drill.changed({"point": entry.point}))
+        why = writes_too_little(found, config.cluster[cluster].objectives.rpo)
+        if why:
+            yield f"schedule[{number}].scenario = {entry.scenario!r}: {why}"
+
+
 def refuse_impossible(config: Config, known: Collection[str], path: Path) -> None:
-    """Raises ConfigError naming every entry that this version cannot do."""
-    found = list(impossible(config, known))
+    """Raises ConfigError naming every entry that this version cannot do. A drill's file is no part of the
+    configuration: whoever breaks or removes one must not stop archiving by that."""
+    found = [one for one in impossible(config, known) if not one.file]
     if not found:
         return
     why = found[0].text if len(found) == 1 else "".join(f"\n  {one.text}" for one in found)

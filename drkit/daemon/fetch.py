@@ -60,7 +60,8 @@ class Fetcher:
         resting = self._spool.resting(self._clock.now())
         opening = Opening(self._targets.repository if resting else None, self._targets.again)
         put = partial(_write, dest)
-        found = fetch(wanted, put, recovery, opening, self._clock, self._log, folder=folder if trusted else None)
+        noted = folder if trusted else None
+        found = fetch(wanted, put, recovery, opening, self._clock, self._log, folder=noted, spool=self._spool)
         if found.answer is wal_get.Answer.GOT and trusted:
             self._prefetch(at, wanted, recovery)
         return _answer(found)
@@ -118,7 +119,7 @@ class Fetcher:
         data_dir = Path(f"/proc/self/fd/{at}")
         try:
             while (after := self._next(folder)) is not None:
-                prefetch(data_dir, after, recovery, self._targets.repository, self._log)
+                prefetch(data_dir, after, recovery, self._targets.repository, self._spool, self._log)
                 if not in_recovery(data_dir):
                     break
             if not in_recovery(data_dir):

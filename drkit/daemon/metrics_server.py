@@ -12,41 +12,75 @@ from typing import Any
 
 from drkit.core.cancel import CancelToken
 from drkit.core.errors import ConfigError
+from drkit.daemon.api import Telling
 from drkit.daemon.metrics import CONTENT_TYPE
 
 CONNECTIONS = 8
 CONNECTION_S = 10.0
+AGAIN_S = 10.0
 _POLL_S = 0.5
 
 
 class MetricsServer:
-    """A Part. It has its port when it is made. text: makes the page, called in threads of its own.
+    """A Part. text: makes the page, called in threads of its own.
 
-    Raises ConfigError: not a loopback address, or the port is taken.
+    A port that another process has is told of and tried again: any user of the host can take one, and must not keep
+    the daemon from archiving by that. Raises ConfigError: not a loopback address.
     """
 
     name = "metrics"
 
-    def __init__(self, host: str, port: int, text: Callable[[], str], *, connection_s: float = CONNECTION_S) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        text: Callable[[], str],
+        telling: Telling,
+        *,
+        connection_s: float = CONNECTION_S,
+        again_s: float = AGAIN_S,
+    ) -> None:
         if not ip_address(host).is_loopback:
             cure = "listen on 127.0.0.1 and put a proxy with TLS and a login in front of it"
             raise ConfigError("metrics are for this host alone", where="[daemon] metrics", why=host, cure=cure)
-        try:
-            self._server = _Server(host, port, text, connection_s)
-        except OSError as error:
-            where, cure = f"[daemon] metrics = {host}:{port}", "does another process listen there? choose another port"
-            raise ConfigError("the port for metrics cannot be had", where=where, why=str(error), cure=cure) from error
+        self._where, self._telling, self._again_s = f"{host}:{port}", telling, again_s
+        self._make: Callable[[], _Server] = lambda: _Server(host, port, text, connection_s)
+        self._server: _Server | None = None
+        self._has_port = threading.Event()
 
-    @property
     def port(self) -> int:
+        """Waits until it has one."""
+        self._has_port.wait()
+        assert self._server is not None
         return int(self._server.server_address[1])
 
     def run(self, token: CancelToken) -> None:
+        self._server = self._bound(token)
+        if self._server is None:
+            return
+        self._has_port.set()
         try:
             while not token.cancelled:
                 self._server.handle_request()
         finally:
             self._server.server_close()
+
+    def _bound(self, token: CancelToken) -> _Server | None:
+        """None: `token` was cancelled."""
+        told = False
+        while not token.cancelled:
+            try:
+                server = self._make()
+            except OSError as error:
+                text = f"metrics cannot be asked for at {self._where}: {error}; does another process listen there?"
+                self._telling.tell("metrics.away", "error", "", text)
+                told = True
+                token.wait(self._again_s)
+                continue
+            if told:
+                self._telling.tell("metrics.back", "info", "", f"metrics can be asked for at {self._where}")
+            return server
+        return None
 
 
 class _Server(HTTPServer):

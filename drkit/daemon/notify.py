@@ -37,7 +37,12 @@ _LEVEL_OF: Mapping[Level, LogLevel] = {
     Level.UNKNOWN: "error",
     Level.BAD: "error",
 }
-_ENDS = {"archive.works": "archive.failing", "cluster.back": "cluster.away", "target.back": "target.away"}
+_ENDS = {
+    "archive.works": "archive.failing",
+    "cluster.back": "cluster.away",
+    "metrics.back": "metrics.away",
+    "target.back": "target.away",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,10 @@ def judge_status(
     seen: Sequence[Seen],
     recorded: Sequence[RunRecord] = (),
     mail: Sequence[Mail] = (),
+    broken: Sequence[Finding] = (),
 ) -> Status:
-    """Pure. recorded: runs as the spool has them, for when no daemon answers."""
+    """Pure. recorded: runs as the spool has them, for when no daemon answers · broken: what the schedule asks for and
+    cannot have now."""
     facts = daemon.facts
     archives = {one.cluster: one for one in facts.archives} if facts else {}
     clusters = tuple(
@@ -112,6 +114,7 @@ def judge_status(
         *judge_daemon(_daemon_seen(daemon), at),
         *judge_work(runs, facts, daemon.beat, promises, at),
         *undelivered(mail, at),
+        *broken,
         *(problem for name in names if name in archives for problem in archive_problems(archives[name])),
     ]
     newest = {run.bell: run for run in sorted(runs, key=lambda run: run.due)}

@@ -44,7 +44,10 @@ class Patience:
 
 
 class LiveWatch:
-    """A Part: judges what the daemon knows of itself, every minute, without asking anybody."""
+    """A Part: judges what the daemon knows of itself, every minute, without asking anybody.
+
+    broken: what the schedule asks for and cannot have now.
+    """
 
     name = "live watch"
 
@@ -55,8 +58,10 @@ class LiveWatch:
         report: Report,
         clock: Clock,
         *,
+        broken: Callable[[], Sequence[Finding]] = tuple,
         every_s: float = 60.0,
     ) -> None:
+        self._broken = broken
         self._facts, self._promises, self._report, self._clock = facts, dict(promises), report, clock
         self._every_s, self._patience = every_s, Patience()
 
@@ -66,7 +71,7 @@ class LiveWatch:
 
     def judge(self) -> None:
         """Once, now."""
-        found = judge_live(self._facts(), self._promises, self._clock.now())
+        found = [*judge_live(self._facts(), self._promises, self._clock.now()), *self._broken()]
         self._report("live", self._patience.steady([one for one in found if one.level is not Level.NOTE]))
 
 

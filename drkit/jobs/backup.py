@@ -11,29 +11,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from drkit.core.errors import DrkitError, Failed, Refused
+from drkit.core.errors import Damage, DrkitError, Failed, Refused
 from drkit.core.units import format_time
 from drkit.engines.postgres.control import read_control
-from drkit.engines.postgres.session import BackupSession
+from drkit.engines.postgres.session import STANDBY_WAITS, BackupSession
 from drkit.engines.postgres.timeline import Timeline, parse_history
 from drkit.engines.postgres.wal import history_name, names_between
 from drkit.jobs import backup_record
 from drkit.jobs.backup_archiver import ArchiverWatch, ask_archiver
-from drkit.jobs.backup_commit import Commit, Usage, await_files, used_extents, wal_reference
+from drkit.jobs.backup_commit import Commit, await_files, wal_reference
+from drkit.jobs.backup_compact import NOTHING, Again, plan_again
 from drkit.jobs.backup_journal import Journal, journal_path, read_journal, still_there
 from drkit.jobs.backup_parent import Earlier, Parent, known_of
 from drkit.jobs.backup_preflight import check_source, choose_parent, data_folder, refuse_overlap
 from drkit.jobs.backup_record import Taken
 from drkit.jobs.backup_take import BackupOrder, Origin, Parts, Taking
 from drkit.jobs.backup_targets import Participants
+from drkit.jobs.backup_usage import Usage
 from drkit.jobs.means import Means
+from drkit.pipeline.usage import used_extents
 from drkit.repository.catalogue import Catalogue, Standing, State, load_manifest, read_catalogue
 from drkit.repository.layout import ClusterLayout, RunId
 from drkit.repository.leases import Verdict, decide
 from drkit.repository.manifest import Manifest, Reference, Source, Summary, seal_manifest
+from drkit.repository.maps import load_map
 from drkit.repository.spool import Spool
 from drkit.repository.target import Target
-from storage_backends.errors import StorageError
+from storage_backends.errors import Damaged, NotFound, StorageError
 
 _SETTLED_NS = 2_000_000_000
 _RECHECKS = 5
@@ -42,12 +46,16 @@ _RENEW_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
-    """What was made. standings: by configured target; sent_bytes: durable on each; seconds: whole run."""
+    """What was made. standings: by configured target; sent_bytes: durable on each; seconds: whole run.
+
+    again_bytes: content that had not changed, stored again because what holds it takes too much to fetch or to keep.
+    """
 
     summary: Summary
     standings: Mapping[str, Standing]
     sent_bytes: Mapping[str, int]
     read_bytes: int
+    again_bytes: int
     adopted_files: int
     damaged: Sequence[tuple[str, int]]
     seconds: float
@@ -99,16 +107,20 @@ class _Run:
             parents: list[Parent] = []
             manifest = self._load_parent(catalogue, chosen.summary.backup, avoid) if chosen else None
             ring = self._means.repository.ring
+            again = self._again(*manifest) if manifest is not None else NOTHING
             if manifest is not None:
-                parents.append(Parent(known_of(manifest[0]), manifest[1], self._layout, ring, avoid))
+                parents.append(Parent(known_of(manifest[0]), manifest[1], self._layout, ring, avoid, again))
             if left is not None and self._layout.manifest(left.known.run) not in avoid:
                 stored = parents[0].known.stored if parents else {}
                 known = still_there(left, self._participants.inventories(), self._layout, stored)
-                parents.insert(0, Parent(known, self._participants.targets[0], self._layout, ring, avoid))
+                parents.insert(0, Parent(known, self._participants.targets[0], self._layout, ring, avoid, again))
             parent = manifest[0].summary.backup if manifest else None
             journal = Journal(path, self._id, self._origin.source)
             taking = Taking(self._order, self._means, self._origin, self._participants, self._id, self._started)
             taken, parts = taking.take(Earlier(parents), parent, timeline, journal)
+            event = "what this backup builds on is damaged or not there; stored anew"
+            for key, why in Earlier(parents).lost.items():
+                self._means.log.error(event, key=key, why=why)
             result = self._commit(taken, parts, Earlier(parents), timeline, began)
             journal.done()
             return result
@@ -154,17 +166,33 @@ class _Run:
             return (manifest, target) if same else None
         return None
 
+    def _again(self, parent: Manifest, target: Target) -> Again:
+        """What of the parent is stored again because too little of it is in use."""
+        means = self._means
+        ring = means.repository.ring
+        try:
+            again = plan_again(
+                parent, lambda map_id: load_map(ring, target, self._layout, map_id), self._order.limits, means.token
+            )
+        except (Damage, Damaged, NotFound) as error:  # what it holds is stored anew, and told, when it is wanted
+            means.log.warn("compaction is left to the next backup", why=str(error))
+            return NOTHING
+        if again:
+            frames = sum(map(len, again.frames.values()))
+            means.log.info("compaction", frames=frames, bytes=again.sealed_bytes, maps=len(again.maps))
+        return again
+
     def _commit(self, taken: Taken, parts: Parts, earlier: Earlier, timeline: Timeline, began: float) -> BackupResult:
         """Wait for the WAL, then create the manifest on every target whose closure is whole."""
         data_key = self._means.repository.data_key
-        usage, references = self._usage(taken, parts, earlier)
+        epochs, references, useful = self._usage(taken, parts, earlier)
         for file in self._await_wal(timeline, taken):
             reference, epoch = self._wal_reference(file)
             references.append(reference)
-            usage.epochs.add(epoch)
+            epochs.add(epoch)
         entries, maps = backup_record.entries(taken)
-        epochs = usage.epochs | {data_key.epoch}
-        summary = backup_record.summary(taken, entries, references, epochs, self._means.clock.now())
+        epochs.add(data_key.epoch)
+        summary = backup_record.summary(taken, entries, references, useful, epochs, self._means.clock.now())
         sealed = seal_manifest(data_key, self._layout, summary, backup_record.head(taken), references, maps, entries)
         commit = Commit(self._layout, summary, references, sealed, earlier.keys)
         standings = self._commit_everywhere(commit)
@@ -173,6 +201,7 @@ class _Run:
             standings=standings,
             sent_bytes=parts.sent_bytes,
             read_bytes=parts.read_bytes,
+            again_bytes=parts.again_bytes,
             adopted_files=sum(copy.adopted for copy in taken.copies),
             damaged=taken.damaged,
             seconds=self._means.clock.monotonic() - began,
@@ -186,17 +215,26 @@ class _Run:
             )
         return result
 
-    def _usage(self, taken: Taken, parts: Parts, earlier: Earlier) -> tuple[Usage, list[Reference]]:
-        placed = (p for copy in taken.copies for p in copy.extents(self._order.sizes.extent))
-        usage = Usage()
-        for map_id, extents in used_extents((p.map_id, p.index) for p in placed).items():
+    def _usage(self, taken: Taken, parts: Parts, earlier: Earlier) -> tuple[set[int], list[Reference], int]:
+        """Key epochs, references to packs and maps, and the bytes of these that are useful."""
+        usage = Usage(self._order.sizes.chunk)
+        placed = ((p.map_id, p.index) for copy in taken.copies for p in copy.extents(self._order.sizes.extent))
+        for map_id, extents in used_extents(placed).items():
             table = parts.maps.get(map_id)
             usage.use(map_id, earlier.load(map_id) if table is None else table, extents)
-        return usage, usage.references(earlier.stored | dict(parts.stored))
+        return usage.epochs, *usage.references(earlier.stored | dict(parts.stored))
 
     def _await_wal(self, timeline: Timeline, taken: Taken) -> list[str]:
         """The files that the closure needs: segments from start to stop, and the histories of the ancestry."""
         start, stop, session = taken.start, taken.stop, self._origin.session.session
+        archiver = ArchiverWatch(lambda: ask_archiver(session), self._participants.lasting, self._means.log)
+        if self._origin.facts.in_recovery:
+            self._means.log.warn("waiting for WAL that only the primary can archive", why=STANDBY_WAITS)
+
+        def watch() -> None:
+            self._participants.renew()  # WAL may take longer than a lease lasts
+            archiver.look()
+
         names = [
             n.text for n in names_between(start.timeline, start.lsn, stop.lsn, self._origin.facts.wal_segment_size)
         ]
@@ -210,7 +248,7 @@ class _Run:
             token=self._means.token,
             monotonic=self._means.clock.monotonic,
             stuck=session.archiver,
-            watch=ArchiverWatch(lambda: ask_archiver(session), self._participants.lasting, self._means.log).look,
+            watch=watch,
         )
         return names
 
@@ -227,6 +265,9 @@ class _Run:
         means = self._means
         standings: dict[str, Standing] = {}
         for target in self._participants.targets:
+            self._participants.renew()
+            if target.name in self._participants.out:
+                continue
             if commit.via and not self._participants.leases[target.name].live:
                 standings[target.name] = Standing(State.PENDING, "the lease ran out before the commit")
                 continue

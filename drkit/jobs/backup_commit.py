@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from drkit.core.cancel import CancelToken
 from drkit.core.errors import Failed
 from drkit.crypto.container import END_BYTES, Opener, Sealed, parse_open_section
 from drkit.crypto.keys import Ring
-from drkit.pipeline.mapping import Map
 from drkit.repository.catalogue import Standing, State, judge
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import ClusterLayout, Kind
@@ -24,48 +20,6 @@ from storage_backends.errors import AlreadyExists, NotFound, StorageError
 _POLL_S = 0.5
 _LAGGARD_S = 5.0
 _OPEN_READ = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Size in bytes and digest of a pack or map object."""
-
-    size_bytes: int
-    digest: bytes
-
-
-class Usage:
-    """Counts what a backup uses of packs and maps: `use` each map once, with the extents used of it."""
-
-    def __init__(self) -> None:
-        self._frames: dict[bytes, list[npt.NDArray[np.int64]]] = {}
-        self._maps: dict[bytes, int] = {}
-        self.epochs: set[int] = set()
-
-    def use(self, map_id: bytes, table: Map, extents: Collection[int]) -> None:
-        self._maps[map_id] = 48 * len(extents)
-        used = table.frames_of(np.fromiter(sorted(extents), dtype=np.int64))
-        if not len(used):
-            return
-        rows = table.frames[used]
-        for index in np.unique(rows["pack"]).tolist():
-            mine = rows[rows["pack"] == index]
-            pairs = np.stack([mine["number"].astype(np.int64), mine["sealed"].astype(np.int64)], axis=1)
-            pack = table.packs[index]
-            self.epochs.add(int(pack["epoch"]))
-            self._frames.setdefault(pack["id"].tobytes(), []).append(pairs)
-
-    def references(self, stored: Mapping[tuple[int, bytes], Stored]) -> list[Reference]:
-        """References to every pack and map used; `stored` gives size and digest by kind and object id."""
-        found = []
-        for pack_id, parts in self._frames.items():
-            pairs = np.unique(np.concatenate(parts), axis=0)
-            facts = stored[(Kind.PACK, pack_id)]
-            found.append(Reference(Kind.PACK, pack_id, facts.size_bytes, int(pairs[:, 1].sum()), facts.digest))
-        for map_id, live in self._maps.items():
-            facts = stored[(Kind.MAP, map_id)]
-            found.append(Reference(Kind.MAP, map_id, facts.size_bytes, live, facts.digest))
-        return found
 
 
 def wal_reference(ring: Ring, target: Target, layout: ClusterLayout, file: str) -> tuple[Reference, int]:
@@ -183,11 +137,3 @@ class Commit:
         named = inventory.entombed(self.references, self.summary.run)
         named += [key for key in self.via if key in inventory.tombstones]
         return named[0] if named else ""
-
-
-def used_extents(placements: Iterable[tuple[bytes, int]]) -> dict[bytes, set[int]]:
-    """Extents used of each map, from (map id, extent) pairs."""
-    used: dict[bytes, set[int]] = {}
-    for map_id, index in placements:
-        used.setdefault(map_id, set()).add(index)
-    return used

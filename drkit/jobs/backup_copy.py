@@ -26,13 +26,27 @@ _REREADS = 3
 
 @dataclass(slots=True)
 class FileCopy:
-    """A file of the backup and where its extents went; `placed` by extent number, filled by the workers."""
+    """A file of the backup and where its extents went; `placed` by extent number, filled by the workers.
+
+    What is placed before they begin is not read. unchanged: since the backup before · adopted: nothing of it is read
+    """
 
     found: Found
     placed: dict[int, Placed] = field(default_factory=dict)
+    unchanged: bool = False
     adopted: bool = False
     vanished: bool = False
     settled: bool = False
+
+    def read_anew(self) -> None:
+        """Trust nothing of the backup before."""
+        self.placed, self.unchanged, self.adopted = {}, False, False
+
+    def unread(self, extent_bytes: int) -> Iterator[tuple[int, int]]:
+        """Number and length in bytes of the extents that are not placed."""
+        for number in range(-(-self.found.size // extent_bytes)):
+            if number not in self.placed:
+                yield number, min(extent_bytes, self.found.size - number * extent_bytes)
 
     def extents(self, extent_bytes: int) -> list[Placed]:
         """In order; what lies behind a short one was cut off while we read, and WAL replays it."""
@@ -71,8 +85,7 @@ def pieces(copies: Sequence[FileCopy], extent_bytes: int) -> Iterator[list[Piece
     batch: list[Piece] = []
     size = 0
     for copy in copies:
-        for number in range(-(-copy.found.size // extent_bytes)):
-            length = min(extent_bytes, copy.found.size - number * extent_bytes)
+        for number, length in copy.unread(extent_bytes):
             if batch and (size + length > _BATCH_BYTES or len(batch) >= _BATCH_FILES):
                 yield batch
                 batch, size = [], 0

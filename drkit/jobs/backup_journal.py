@@ -17,8 +17,8 @@ import google_crc32c
 
 from drkit.core.errors import UsageError
 from drkit.engines.postgres.walk import Entry as Found
-from drkit.jobs.backup_commit import Stored
 from drkit.jobs.backup_parent import Known, KnownFile
+from drkit.jobs.backup_usage import Stored
 from drkit.pipeline.stager import Placed
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import ClusterLayout, Kind, RunId
@@ -37,7 +37,7 @@ class Journal:
         make_dirs(path.parent)
         self._path, self._lock = path, threading.Lock()
         path.unlink(missing_ok=True)
-        self._file = path.open("xb")
+        self._file = path.open("xb", buffering=0)  # what did not fit must not come up again when it is closed
         self._full = False
         self._line({"run": str(run), "source": asdict(source)})
 
@@ -64,7 +64,6 @@ class Journal:
                 return
             try:
                 self._file.write(b"%08x %s\n" % (google_crc32c.value(text), text))
-                self._file.flush()
             except OSError:
                 self._full = True  # the state folder is full: the backup goes on without a journal
 

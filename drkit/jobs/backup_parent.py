@@ -8,20 +8,24 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from drkit.core.errors import Damage
 from drkit.crypto.keys import Ring
 from drkit.engines.postgres.walk import Entry as Found
-from drkit.jobs.backup_commit import Stored
+from drkit.jobs.backup_compact import NOTHING, Again
+from drkit.jobs.backup_usage import Stored
+from drkit.pipeline.adopting import Before
 from drkit.pipeline.digests import Fingerprints
-from drkit.pipeline.mapping import Map
-from drkit.pipeline.stager import Before, Placed
+from drkit.pipeline.mapping import Map, Marked
+from drkit.pipeline.stager import Placed
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.manifest import FILE, Manifest, Source
 from drkit.repository.maps import load_map, load_marks
 from drkit.repository.target import Target
-from storage_backends.errors import NotFound
+from storage_backends.errors import Damaged, NotFound
 
-_CACHED_MAPS = 8  # a map with its fingerprints is at most some 9 MiB
+_CACHE_BYTES = 64 << 20  # a map with its fingerprints has at most some 5 MiB; files in path order use several in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +67,44 @@ def known_of(manifest: Manifest) -> Known:
     return Known(manifest.summary.run, manifest.head.source, files, stored, manifest.head.damaged)
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A map, its fingerprints (None: lost), its frames not to be adopted, and for each extent whether it uses one."""
+
+    map: Map
+    marks: list[Fingerprints] | None
+    thin: Marked
+    touching: Marked
+
+    @property
+    def size_bytes(self) -> int:
+        return self.map.size_bytes + sum(m.nbytes for m in self.marks or ())
+
+
 class Parent:
     """A known run whose objects are on `target`; maps are read as they are needed. Thread-safe.
 
     avoid: keys of objects with a tombstone on any target of the run: nothing that needs them is adopted.
+    again: what of it is stored again: extents that use it are read.
     """
 
-    def __init__(self, known: Known, target: Target, layout: ClusterLayout, ring: Ring, avoid: Collection[str]) -> None:
+    def __init__(
+        self,
+        known: Known,
+        target: Target,
+        layout: ClusterLayout,
+        ring: Ring,
+        avoid: Collection[str],
+        again: Again = NOTHING,
+    ) -> None:
         self.known = known
         self._target, self._layout, self._ring = target, layout, ring
-        self._avoid = frozenset(avoid)
-        self._maps: OrderedDict[bytes, tuple[Map, list[Fingerprints] | None]] = OrderedDict()
+        self._avoid, self._again = frozenset(avoid), again
+        self._maps: OrderedDict[bytes, _Loaded] = OrderedDict()
+        self._held_bytes = 0
         self._lock = threading.Lock()
+        self.lost: dict[str, str] = {}
+        """Maps that were wanted and are damaged or not there: key -> why."""
 
     @property
     def key(self) -> str:
@@ -91,28 +121,35 @@ class Parent:
         if before is None or not before.settled or self.known.source != source:
             return None
         now = (found.size, found.mtime_ns, found.ctime_ns, found.inode, found.device)
-        if before.facts != now or any(self._entombed(map_id) for map_id, _ in before.extents):
+        if before.facts != now or any(self._unfit(map_id) for map_id, _ in before.extents):
             return None
         return before
 
-    def adopt(self, file: KnownFile) -> list[Placed]:
-        """The extents of an earlier file, as if they had been placed now."""
-        placed = []
+    def adopt(self, file: KnownFile) -> list[Placed | None]:
+        """The extents of an earlier file, as if they had been placed now; None for those to be read again."""
+        placed: list[Placed | None] = []
         for map_id, index in file.extents:
-            row = self.load(map_id)[0].extent(index)
-            placed.append(Placed(map_id, index, row.digest, row.crc, row.length, 0))
+            loaded = self._load(map_id)
+            row = loaded.map.extent(index)
+            renew = map_id in self._again.maps or (len(loaded.touching) and loaded.touching[index])
+            placed.append(None if renew else Placed(map_id, index, row.digest, row.crc, row.length, 0))
         return placed
 
     def before(self, path: str, number: int) -> Before | None:
         """What is known of one extent; None where nothing may be adopted."""
         file = self.known.files.get(os.fsencode(path))
-        if file is None or number >= len(file.extents) or self._entombed(file.extents[number][0]):
+        if file is None or number >= len(file.extents) or self._unfit(file.extents[number][0]):
             return None
         map_id, index = file.extents[number]
-        found, marks = self.load(map_id)
-        return Before(found, map_id, index, marks[index] if marks is not None else None)
+        loaded = self._load(map_id)
+        marks = loaded.marks[index] if loaded.marks is not None else None
+        return Before(loaded.map, map_id, index, marks, loaded.thin, map_id in self._again.maps)
 
-    def load(self, map_id: bytes) -> tuple[Map, list[Fingerprints] | None]:
+    def map(self, map_id: bytes) -> Map:
+        """Raises Damage, KeyMissing or a StorageError."""
+        return self._load(map_id).map
+
+    def _load(self, map_id: bytes) -> _Loaded:
         """A map and its fingerprints; without fingerprints whole extents are compared."""
         with self._lock:
             cached = self._maps.get(map_id)
@@ -125,18 +162,38 @@ class Parent:
                 marks = load_marks(self._ring, self._target, self._layout, map_id)
             except (NotFound, Damage):
                 marks = None
-            self._maps[map_id] = (found, marks)
-            if len(self._maps) > _CACHED_MAPS:
-                self._maps.popitem(last=False)
-            return found, marks
+            thin, gone = self._again.marks(found), buried(found, self._layout, self._avoid)
+            thin = thin | gone if len(thin) and len(gone) else thin if len(thin) else gone
+            loaded = _Loaded(found, marks, thin, found.touching(thin) if len(thin) else thin)
+            self._maps[map_id] = loaded
+            self._held_bytes += loaded.size_bytes
+            while self._held_bytes > _CACHE_BYTES and len(self._maps) > 1:
+                self._held_bytes -= self._maps.popitem(last=False)[1].size_bytes
+            return loaded
 
-    def _entombed(self, map_id: bytes) -> bool:
-        if not self._avoid:
-            return False
-        if self._layout.data(Kind.MAP, map_id) in self._avoid:
+    def _unfit(self, map_id: bytes) -> bool:
+        """Nothing is adopted through a map that has a tombstone, is damaged or gone."""
+        key = self._layout.data(Kind.MAP, map_id)
+        if key in self._avoid or key in self.lost:
             return True
-        packs = self.load(map_id)[0].packs["id"]
-        return any(self._layout.data(Kind.PACK, p.tobytes()) in self._avoid for p in packs)
+        try:
+            self._load(map_id)
+        except (Damage, Damaged, NotFound) as error:
+            self.lost[key] = str(error)
+            return True
+        return False
+
+
+def buried(table: Map, layout: ClusterLayout, tombs: Collection[str]) -> Marked:
+    """For each frame of a map whether its pack is among `tombs` (keys); empty where none is.
+
+    A map outlives packs that none of its extents in use needs.
+    """
+    packs = [layout.data(Kind.PACK, pack) in tombs for pack in table.packs["id"].tolist()] if tombs else []
+    if not any(packs):
+        return np.zeros(0, dtype=np.bool_)
+    found: Marked = np.array(packs, dtype=np.bool_)[table.frames["pack"]]
+    return found
 
 
 class Earlier:
@@ -145,7 +202,8 @@ class Earlier:
     def __init__(self, parents: list[Parent]) -> None:
         self.parents = parents
 
-    def unchanged(self, found: Found, source: Source) -> list[Placed] | None:
+    def unchanged(self, found: Found, source: Source) -> list[Placed | None] | None:
+        """Where the extents of a file lie that may be skipped unread, None for one to be read; None: read it all."""
         for parent in self.parents:
             file = parent.unchanged(found, source)
             if file is not None:
@@ -163,7 +221,7 @@ class Earlier:
         """A map of an earlier run."""
         key = (int(Kind.MAP), map_id)
         parent = next((p for p in self.parents if key in p.known.stored), self.parents[0])
-        return parent.load(map_id)[0]
+        return parent.map(map_id)
 
     @property
     def stored(self) -> dict[tuple[int, bytes], Stored]:
@@ -172,6 +230,10 @@ class Earlier:
     @property
     def damaged(self) -> list[tuple[str, int]]:
         return [finding for p in self.parents for finding in p.known.damaged]
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        return {key: why for p in self.parents for key, why in p.lost.items()}
 
     @property
     def keys(self) -> list[str]:

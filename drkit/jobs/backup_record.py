@@ -13,8 +13,8 @@ from drkit.engines.postgres.wal import name_at, name_before
 from drkit.engines.postgres.walk import Entry as Found
 from drkit.engines.postgres.walk import EntryKind
 from drkit.jobs.backup_copy import FileCopy
+from drkit.pipeline.adopting import Sizes
 from drkit.pipeline.digests import file_digest
-from drkit.pipeline.stager import Sizes
 from drkit.repository.layout import Kind, RunId
 from drkit.repository.manifest import (
     FILE,
@@ -120,7 +120,12 @@ def head(taken: Taken) -> Head:
 
 
 def summary(
-    taken: Taken, listed: Iterable[Entry], references: Iterable[Reference], epochs: Iterable[int], now: datetime
+    taken: Taken,
+    listed: Iterable[Entry],
+    references: Iterable[Reference],
+    useful_bytes: int,
+    epochs: Iterable[int],
+    now: datetime,
 ) -> Summary:
     segment, start, stop = taken.facts.wal_segment_size, taken.start, taken.stop
     listed = list(listed)
@@ -141,6 +146,7 @@ def summary(
         engine_version=taken.facts.version_num,
         size_bytes=sum(e.size for e in listed),
         stored_bytes=sum(r.size for r in references if r.kind in (Kind.PACK, Kind.MAP)),
+        useful_bytes=useful_bytes,
         new_bytes=taken.new_bytes,
         files=sum(e.type == FILE for e in listed),
         page_errors=len(taken.damaged),

@@ -5,34 +5,39 @@ Steps 2 to 4 of the writer's protocol (docs/format.md, section 8): adopt, write,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from drkit.core.cancel import CancelToken
 from drkit.core.errors import Failed, Refused, Unreachable
 from drkit.core.flow import Group
 from drkit.core.progress import Tally
+from drkit.core.units import format_size
 from drkit.engines.postgres.control import CONTROL_PATH, ControlFile, read_control
 from drkit.engines.postgres.session import BackupSession, BackupStart, BackupStop, ServerFacts
 from drkit.engines.postgres.timeline import Timeline
 from drkit.engines.postgres.walk import Entry as Found
 from drkit.engines.postgres.walk import EntryKind, walk
-from drkit.jobs.backup_commit import Stored
 from drkit.jobs.backup_copy import UNREADABLE, Copier, FileCopy, Pace, PageRules
 from drkit.jobs.backup_journal import Journal
-from drkit.jobs.backup_parent import Earlier
+from drkit.jobs.backup_parent import Earlier, buried
 from drkit.jobs.backup_record import Taken
 from drkit.jobs.backup_sample import sample, spoiled
 from drkit.jobs.backup_targets import Participants
+from drkit.jobs.backup_usage import Stored
 from drkit.jobs.means import Means
+from drkit.pipeline.adopting import Sizes
 from drkit.pipeline.fanout import FanOut, Parcel
-from drkit.pipeline.mapping import Map
-from drkit.pipeline.stager import Numbers, Product, Sizes, Stager
+from drkit.pipeline.mapping import Map, Marked
+from drkit.pipeline.stager import Numbers, Product, Stager
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.manifest import Source
+from policies.compaction import Limits
 
 _SETTLED_NS = 2_000_000_000
 _RECHECKS = 5
@@ -62,16 +67,21 @@ class BackupOrder:
     wal_timeout_s: float = 600.0
     fast: bool = True
     sizes: Sizes = field(default_factory=Sizes)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the copy left behind, beside the record: objects stored, maps in memory, bytes sent and read."""
+    """What the copy left behind, beside the record: objects stored, maps in memory, bytes sent and read.
+
+    again_bytes: raw bytes stored although the backup before has them, where it takes too much to fetch.
+    """
 
     stored: Mapping[tuple[int, bytes], Stored]
     maps: Mapping[bytes, Map]
     sent_bytes: Mapping[str, int]
     read_bytes: int
+    again_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ class Taking:
             means.log.warn("left out: a link or special file of the data folder", path=special.path)
         copies = [FileCopy(f) for f in found if f.kind is EntryKind.FILE]
         todo = self._plan(copies, earlier, listed_at)
-        total = sum(copy.found.size for copy in todo)
+        total = sum(length for copy in todo for _, length in copy.unread(order.sizes.extent))
         tally = Tally(means.progress, "backup", clock=means.clock, total_bytes=total)
         with Group(means.token, name="backup") as group:
             backends = {t.name: t.backend for t in self._participants.targets}
@@ -150,7 +160,8 @@ class Taking:
             fan.finish()
         for name, error in fan.failures.items():
             self._participants.drop(name, error)
-        tally.finish()
+        again_bytes = sum(placed.again_bytes for copy in copies for placed in copy.placed.values())
+        tally.finish(f"{format_size(again_bytes)} unchanged, stored again" if again_bytes else "")
         taken = Taken(
             run=self._id,
             cluster=order.cluster,
@@ -169,7 +180,7 @@ class Taking:
             parent=parent,
             new_bytes=collector.new_bytes,
         )
-        return taken, Parts(collector.stored, collector.maps, fan.sent_bytes, copier.read_bytes)
+        return taken, Parts(collector.stored, collector.maps, fan.sent_bytes, copier.read_bytes, again_bytes)
 
     def _listed(self) -> list[Found]:
         try:
@@ -183,7 +194,7 @@ class Taking:
         copier: Copier, stop: BackupStop, earlier: Earlier, copies: Sequence[FileCopy]
     ) -> list[tuple[str, int]]:
         """What was found now, and what the earlier run found in files that were adopted unread."""
-        adopted = {copy.found.path for copy in copies if copy.adopted}
+        adopted = {copy.found.path for copy in copies if copy.unchanged}
         return sorted({*copier.damaged(stop.lsn), *(d for d in earlier.damaged if d[0] in adopted)})
 
     def _plan(self, copies: Sequence[FileCopy], earlier: Earlier, listed_at: int) -> list[FileCopy]:
@@ -195,10 +206,13 @@ class Taking:
             if found.path == CONTROL_PATH:
                 continue
             placed = earlier.unchanged(found, self._source)
-            if placed is None:
+            copy.unchanged = placed is not None
+            if placed is not None:
+                copy.placed = {number: one for number, one in enumerate(placed) if one is not None}
+            if placed is None or None in placed:
                 todo.append(copy)
             else:
-                copy.placed, copy.adopted = dict(enumerate(placed)), True
+                copy.adopted = True
         return todo
 
     def _copier(
@@ -278,12 +292,12 @@ class Taking:
             return
         for _ in range(_RECHECKS):
             hit = self._participants.tombstones()
-            stale = [c for c in copies if hit and self._stale(c, earlier, collector, hit)]
+            stale = list(filter(self._stale(earlier, collector, hit), copies)) if hit else []
             if not stale:
                 return
             self._means.log.warn("expiry met this backup; reading files again", files=len(stale))
             for copy in stale:
-                copy.placed, copy.adopted = {}, False
+                copy.read_anew()
             copier.forget_earlier()
             copier.run(group, stale)
         raise Failed("expiry on a target removes what this backup needs again and again", cure="is a clock wrong?")
@@ -299,19 +313,31 @@ class Taking:
             self._means.log.error(event, target=name, why=why)
         todo = [copy for copy in copies if copy.found.path != CONTROL_PATH]
         for copy in todo:
-            copy.placed, copy.adopted = {}, False
+            copy.read_anew()
         copier.forget_earlier()
         copier.run(group, todo)
 
-    def _stale(self, copy: FileCopy, earlier: Earlier, collector: _Collector, hit: frozenset[str]) -> bool:
+    def _stale(self, earlier: Earlier, collector: _Collector, hit: frozenset[str]) -> Callable[[FileCopy], bool]:
+        """Whether a file lies, in any part, on something of an earlier run that got a tombstone."""
         via_hit = any(key in hit for key in earlier.keys)
-        for placed in copy.placed.values():
-            own = placed.map_id in collector.maps
-            if not own and (via_hit or self._layout.data(Kind.MAP, placed.map_id) in hit):
-                return True
-            table = collector.maps[placed.map_id] if own else earlier.load(placed.map_id)
-            for pack in {p.tobytes() for p in table.packs["id"]}:
-                foreign = RunId.of_object(pack) != self._id
-                if foreign and (via_hit or self._layout.data(Kind.PACK, pack) in hit):
+        lost: dict[bytes, Marked] = {}
+
+        def extents(map_id: bytes) -> Marked:
+            """For each extent of a map whether it may not be relied on."""
+            own = map_id in collector.maps
+            table = collector.maps[map_id] if own else earlier.load(map_id)
+            if not own and (via_hit or self._layout.data(Kind.MAP, map_id) in hit):
+                return np.ones(len(table.extents), dtype=np.bool_)
+            ids = [pack for pack in table.packs["id"].tolist() if RunId.of_object(pack) != self._id]
+            foreign = frozenset(self._layout.data(Kind.PACK, pack) for pack in ids)
+            return table.touching(buried(table, self._layout, foreign if via_hit else foreign & hit))
+
+        def stale(copy: FileCopy) -> bool:
+            for placed in copy.placed.values():
+                if placed.map_id not in lost:
+                    lost[placed.map_id] = extents(placed.map_id)
+                if lost[placed.map_id][placed.index]:
                     return True
-        return False
+            return False
+
+        return stale

@@ -14,7 +14,7 @@ from drkit.config.find import open_to_others
 from drkit.core.errors import ConfigError, Damage, DrkitError
 from drkit.core.units import format_duration, format_size
 from drkit.engines.postgres.control import read_control
-from drkit.engines.postgres.session import ServerFacts, Session
+from drkit.engines.postgres.session import STANDBY_WAITS, ServerFacts, Session
 from drkit.engines.postgres.wal import name_before
 from drkit.jobs.check_places import devices_of, overlaps, server_folders, twins
 from drkit.jobs.means import Means
@@ -144,6 +144,9 @@ def check_server(order: CheckOrder, means: Means, usable: Sequence[Target]) -> I
         yield from foreign
         yield from clocks("server", session.rows("select clock_timestamp()")[0][0], means.clock.now())
         yield from _rights(facts)
+        if facts.in_recovery:
+            text = f"a backup ends when the primary has archived the WAL up to its end; {STANDBY_WAITS}"
+            yield Finding("standby", Level.WARN, text, "set archive_timeout on the primary")
         folder = order.data_dir or facts.data_directory
         yield from _folder(folder, facts, means)
         yield from _settings(session, facts, order)

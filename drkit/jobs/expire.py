@@ -1,7 +1,7 @@
 """Expiry: what may go from each target, and its deletion behind tombstones, by docs/format.md, section 8.
 
     own lease -> holds -> survey -> judge -> verdicts, tombstones of backups -> leases and manifests again
-              -> tombstones of data -> (the grace, in a later run) -> leases and manifests again -> delete
+              -> tombstones of data -> (the grace, in a later run) -> leases and manifests again -> delete -> leftovers
 
 It may die anywhere, and two may run at once: every step is decided from what the target holds by then.
 """
@@ -15,6 +15,7 @@ from datetime import datetime
 from drkit.core.errors import DrkitError, Missing, Refused, Unreachable
 from drkit.jobs.expire_act import Done, Expirer
 from drkit.jobs.expire_judge import Judgement, Terms, ask_others, judge
+from drkit.jobs.expire_leftovers import sweep
 from drkit.jobs.expire_reach import counted, reached, unreached_wal
 from drkit.jobs.expire_survey import Survey, host_time, probe, survey
 from drkit.jobs.means import Means
@@ -98,7 +99,21 @@ def expire(order: ExpireOrder, means: Means) -> list[Outcome]:
     if not order.apply:
         return outcomes
     _check_number(order, outcomes)
-    return [_apply(order, means, one) if one.plan is not None else one for one in outcomes]
+    applied = [_apply(order, means, one) if one.plan is not None else one for one in outcomes]
+    for name in sorted({one.target for one in applied if one.done is not None}):
+        _sweep(means, means.repository.target(name), order.terms[name])
+    return applied
+
+
+def _sweep(means: Means, target: Target, terms: Terms) -> None:
+    """Best effort: what stays is in nobody's way, and the next run removes it."""
+    try:
+        count = sweep(target, probe(target, means.clock, means.entropy, terms.skew))
+    except (StorageError, DrkitError) as error:
+        means.log.warn("leftovers of killed processes stay", target=target.name, why=str(error))
+        return
+    if count:
+        means.log.info("leftovers of killed processes removed", target=target.name, count=count)
 
 
 def _systems(order: ExpireOrder, means: Means) -> list[int]:
@@ -135,8 +150,6 @@ def _plan(order: ExpireOrder, means: Means, target: Target, system: int) -> Outc
         time = host_time(means.clock)
         if order.apply:
             time = probe(target, means.clock, means.entropy, terms.skew)
-        elif not target.backend.traits.conditional_create:
-            raise Refused("the store ignores conditional writes: nothing may expire there", where=target.where)
         found = survey(target, layout, means.repository.ring, time)
         others = ask_others(means, layout, target.name)
         judgement = judge(found, others, terms, means)

@@ -30,6 +30,7 @@ from storage_backends.errors import NotFound
 MAX_OBJECTS = 200_000
 """So many objects get a tombstone in one run: a round is read whole by every backup."""
 _JOINED = 32
+_MOST_JOINED = 1_000_000  # objects: a round is read whole
 _READERS = timedelta(days=1)  # who lists tombstones has read them by then
 
 
@@ -224,7 +225,11 @@ class Expirer:
         spent_rounds = [one for one in self._rounds if self._is_due(one) and not one.keys & there]
         by = self._time.now() - _READERS
         needless = covered(self._found.rounds, by)
-        left = [one for one in spent_rounds if one.key not in needless]
+        left, total = list[Round](), 0
+        for one in sorted(spent_rounds, key=lambda one: len(one.keys)):
+            if one.key not in needless and total + len(one.keys) <= _MOST_JOINED:
+                left.append(one)
+                total += len(one.keys)
         if len(left) >= _JOINED:
             self._bury(frozenset[str]().union(*(one.keys for one in left)), "older rounds, joined", again=True)
         return self._remove(needless)

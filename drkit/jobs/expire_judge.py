@@ -27,6 +27,8 @@ from policies.lineage import Lines, Path, Step
 from policies.retention import Copy, Plan, Windows, decide
 from storage_backends.errors import StorageError
 
+_DECIDED = (State.GOOD, State.BROKEN)
+_THERE = (*_DECIDED, State.UNKNOWN)  # good, or would be but for damage that a repair may mend with what lies here
 _REPORTS = 400  # so many drills that passed are asked which backup they restored, the newest first
 
 
@@ -131,7 +133,9 @@ def judge(found: Survey, others: Others, terms: Terms, means: Means) -> Judgemen
     mine, layout = found.target.name, found.layout
     backups = {b.summary.backup: b for b in others.catalogue.backups}
     references = {name: frozenset(r.key(layout) for r in b.references) for name, b in backups.items()}
-    elsewhere = {name for name, b in backups.items() if any(t != mine for t in _stands_on(b))}
+    elsewhere = {name for name, b in backups.items() if any(t != mine for t in _stands_on(b, *_THERE))}
+    # What a target that is away may have decided nobody knows: its lease protects on.
+    decided = {name for name, b in backups.items() if any(t != mine for t in _stands_on(b, *_DECIDED))}
     here = {name for name, verdict in found.verdicts.items() if verdict is Verdict.GOOD}
     in_force = {hold.backup: hold.id for hold in others.holds.holds if hold.backup}
     tombs = found.buried
@@ -155,7 +159,7 @@ def judge(found: Survey, others: Others, terms: Terms, means: Means) -> Judgemen
     return Judgement(
         plan=plan,
         dead={} if others.unknown else dict(_dead(found, others, elsewhere)),
-        settled=frozenset(here | elsewhere),
+        settled=frozenset(here | decided),
         elsewhere=frozenset(elsewhere),
         held=held,
         abroad=tuple(f for f in others.fences if f.job != EXPIRE and f.live(found.now)),
@@ -168,10 +172,8 @@ def judge(found: Survey, others: Others, terms: Terms, means: Means) -> Judgemen
     )
 
 
-def _stands_on(backup: Backup) -> list[str]:
-    """Where a backup is good, or would be but for damage that a repair may mend with what lies here."""
-    there = (State.GOOD, State.BROKEN, State.UNKNOWN)
-    return [target for target, standing in backup.standings.items() if standing.state in there]
+def _stands_on(backup: Backup, *states: State) -> list[str]:
+    return [target for target, standing in backup.standings.items() if standing.state in states]
 
 
 def _copy(backup: Backup, mine: str, others: Others, spared: tuple[str, ...]) -> Copy:
@@ -186,6 +188,7 @@ def _copy(backup: Backup, mine: str, others: Others, spared: tuple[str, ...]) ->
         stored=others.stored.get(summary.backup),
         whole=mine in backup.good_on,
         proven=summary.backup in others.proven,
+        clean=not summary.page_errors,
         spared=spared,
     )
 
@@ -233,8 +236,9 @@ def _blocked(found: Survey, backups: Mapping[str, Backup]) -> str:
     for run, verdict in sorted(found.verdicts.items()):
         if verdict is Verdict.WITHDRAWN or run in backups or found.is_buried(run, tombs):
             continue
-        where = f"{found.layout.folder('manifests')}{run}"
-        return f"nobody can say what backup {run} needs: {where} opens on no target; repair it from a copy"
+        where, decided = (f"{found.layout.folder(kind)}{run}" for kind in ("manifests", "verdicts"))
+        cure = f"put it back from a copy; where none is left, delete {decided} by hand: then its data goes"
+        return f"nobody can say what backup {run} needs: {where} opens on no target; {cure}"
     return ""
 
 

@@ -43,13 +43,13 @@ def probe(target: Target, clock: Clock, entropy: Entropy, skew: timedelta) -> Ta
 
     Raises Unsupported where the store ignores conditions, Refused where the clocks are too far apart.
     """
-    if not target.backend.traits.conditional_create:
-        raise _unconditional(target)
     name = key(f"canaries/expire-{entropy(8).hex()}")
     since = clock.monotonic()
     info = target.write(name, [b"drkit"], 5)
     try:
         ours = clock.now()
+        if not target.backend.traits.conditional_create:  # a store that was not asked before knows it by now
+            raise _unconditional(target)
         try:
             target.write(name, [b"other"], 5)
         except AlreadyExists:

@@ -78,6 +78,11 @@ def damages(events: Sequence[Fetch]) -> tuple[WalDamage, ...]:
     return tuple(WalDamage(file, target, why, served.get(file, "")) for (file, target), why in found.items())
 
 
+def served_elsewhere(events: Sequence[Fetch]) -> frozenset[str]:
+    """Files that one target had not, or not sound, and that another one gave."""
+    return frozenset(event.file for event in events if event.source and (event.damaged or event.missing))
+
+
 def wal_bytes(events: Sequence[Fetch]) -> dict[str, int]:
     """Bytes of WAL, as the server reads them, by the target that gave them."""
     found: dict[str, int] = {}

@@ -1,6 +1,6 @@
 """Replication: what other targets have, each target gets, as the same sealed bytes; nothing is ever replaced.
 
-    debts -> retirements, keys -> for each system: the newest backup -> WAL, history, reports -> the other backups
+    debts -> retirements, keys -> for each system: holds -> the newest backup -> WAL, history, reports -> the others
 
 The server is not asked. Packs, maps and fingerprints are not opened; docs/replicate.md tells what needs the key. It may
 die anywhere, and run on several hosts at once: the next run completes.
@@ -25,7 +25,9 @@ from drkit.jobs.replicate_plan import Differences, Gap, Left, SystemPlan, Todo, 
 from drkit.jobs.wal_debts import Paid, pay_debts
 from drkit.repository.catalogue import Backup, State
 from drkit.repository.copying import DestinationFailed, Item
+from drkit.repository.holds import is_release
 from drkit.repository.layout import KEYS, ClusterLayout, Kind
+from drkit.repository.names import place_of
 from drkit.repository.repository import Problem
 from drkit.repository.retirement import RETIRED
 from drkit.repository.sources import Sources
@@ -211,8 +213,8 @@ class _Filling:
                 continue
             if self._to.name in listing.failed:
                 raise listing.failed[self._to.name]
-            kind = Kind.RETIREMENT if prefix == RETIRED else Kind.EPOCH if key.endswith("/epoch") else Kind.SLOT
-            if kind is Kind.RETIREMENT or self._is_ours(Key(key), held):
+            kind = _small_kind(prefix, key)
+            if kind is Kind.RETIREMENT or (kind is Kind.HOLD and place_of(key)) or self._is_ours(Key(key), held):
                 yield Task(Item(Key(key), kind), optional=True)
 
     def _is_ours(self, key: Key, held: Mapping[str, int]) -> bool:
@@ -237,6 +239,7 @@ class _Filling:
         name = self._to.name
         lane, sources = self._lane(catalogue.layout)
         self._outcome.left += system.left.get(name, ())
+        self._holds(catalogue.layout, lane)
         todo = system.todo.get(name, ())
         marks = self._marks(catalogue.layout) if todo else frozenset[str]()
         good = [backup for backup in catalogue.backups if name in backup.good_on]
@@ -245,6 +248,17 @@ class _Filling:
         self._gaps(system, lane)
         for one in todo[1:]:
             self._complete(one, Completion(one.backup, lane, sources, self._means, catalogue.layout), good, marks)
+
+    def _holds(self, layout: ClusterLayout, lane: Lane) -> None:
+        """Before any manifest, and listed anew whatever the plan says: no expirer may ever know only a target that
+        has a backup without its hold. Releases come before holds: what was released must not be in force there.
+        """
+        tasks = list(self._small(layout.folder("holds")))
+        releases = [task for task in tasks if is_release(task.item.key)]
+        lane.copy(releases)
+        failed = {t.item.key.removesuffix("release") for t in releases if self._outcome.account.why(t.item.key)}
+        holds = (task for task in tasks if not is_release(task.item.key))
+        lane.copy(task for task in holds if task.item.key.removesuffix("hold") not in failed)
 
     def _complete(self, one: Todo, completion: Completion, good: list[Backup], marks: frozenset[str]) -> None:
         ident = one.backup.summary.backup
@@ -279,7 +293,7 @@ class _Filling:
         tombstones = Tombstones(self._to, layout, ring)
         known = {n: inventory.tombstones for n, inventory in system.catalogue.inventories.items()}
         for gap in system.gaps:
-            if name not in gap.objects:
+            if name not in gap.objects or gap.kind is Kind.HOLD:
                 continue
             listing = Listing([*self._from, self._to])
             rows = [row for row in listing.keys(gap.prefix) if row[0] not in self._plan.differences.conflicts]
@@ -288,3 +302,11 @@ class _Filling:
             entombed = {**known, name: tombstones.look()}
             found = (lacking(key, held, listing, self._plan.sources, [name], entombed) for key, held in rows)
             lane.copy(Task(Item(Key(one.key), gap.kind), optional=True) for one in found if one is not None)
+
+
+def _small_kind(prefix: str, key: str) -> Kind:
+    if prefix == RETIRED:
+        return Kind.RETIREMENT
+    if prefix == KEYS:
+        return Kind.EPOCH if key.endswith("/epoch") else Kind.SLOT
+    return Kind.HOLD

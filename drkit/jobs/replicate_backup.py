@@ -122,8 +122,9 @@ class Completion:
             if not lease.live:
                 raise _Lapsed("the lease ran out")
 
-        if not self._lane.copy(self._tasks(inventory, relied, marks), keep):
+        if not self._lane.copy(self._tasks(inventory, relied), keep):
             return Standing(State.PENDING, self._obstacle())
+        self._lane.copy(self._marks(inventory, marks), keep)  # in no closure: what is damaged of them holds nothing up
         manifest = self._sources.attempt(self._layout.manifest(self._run), self._read_manifest)
         keep()
         commit = Commit(self._layout, self._backup.summary, self._backup.references, manifest, via)
@@ -137,7 +138,7 @@ class Completion:
             return False
         return read_verdict(self._to, self._layout, self._run, self._means.repository.ring) is Verdict.WITHDRAWN
 
-    def _tasks(self, inventory: Inventory, relied: Relied, marks: frozenset[str]) -> Iterator[Task]:
+    def _tasks(self, inventory: Inventory, relied: Relied) -> Iterator[Task]:
         """In closure order; what is there and not trusted is looked at, not copied."""
         for reference in sorted(self._backup.references, key=lambda r: r.kind in (Kind.WAL, Kind.HISTORY)):
             key = reference.key(self._layout)
@@ -146,6 +147,9 @@ class Completion:
                     yield Task(self._item(reference), check=key in inventory.data)
             else:
                 yield Task(self._item(reference), check=True)
+
+    def _marks(self, inventory: Inventory, marks: frozenset[str]) -> Iterator[Task]:
+        """Fingerprints of maps that are there by now."""
         there = {info.key for info in self._to.backend.list(self._layout.folder("fingerprints"))} if marks else set()
         for reference in self._backup.references:
             if reference.kind == Kind.MAP:

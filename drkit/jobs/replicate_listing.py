@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from drkit.core.errors import Damage
-from drkit.crypto.container import open_object
 from drkit.crypto.keys import Ring
-from drkit.repository.layout import ClusterLayout, Kind
+from drkit.repository.graves import read_round
+from drkit.repository.layout import ClusterLayout
 from drkit.repository.target import Target
 from storage_backends.api import Key
 from storage_backends.errors import NotFound, StorageError
@@ -68,9 +68,7 @@ class Tombstones:
             try:
                 for info in list(self._target.backend.list(self._layout.folder("tombstones"))):
                     if info.key not in self._read:
-                        data = self._target.read(info.key)
-                        opened = open_object(self._ring, data, kind=Kind.TOMBSTONE, name=info.key)
-                        self._keys.update(opened.joined().decode("ascii").splitlines())
+                        self._keys |= read_round(self._target, info.key, self._ring)
                         self._read.add(info.key)
                 return self._keys
             except NotFound:

@@ -139,6 +139,7 @@ def _missing_bytes(backup: Backup, inventory: Inventory, counted: set[str]) -> i
 
 def folders(layout: ClusterLayout) -> Iterator[tuple[str, Kind]]:
     """What is copied beyond backups: prefixes and the kind of what is below."""
+    yield layout.folder("holds"), Kind.HOLD
     yield layout.folder("history"), Kind.HISTORY
     yield layout.folder("wal"), Kind.WAL
     yield layout.folder("summaries"), Kind.SUMMARY

@@ -21,6 +21,7 @@ from drkit.jobs.restore_skipped import (
     Point,
     at_lsn,
     at_time,
+    ending_behind,
     is_lost,
     note_of,
     only_damaged,
@@ -188,7 +189,7 @@ class _Decision:
         return "; not asked: " + "; ".join(f"{name} ({why})" for name, why in sorted(doubt.items()))
 
     def _no_doubt(self, path: Timeline, reach: Reach, what: str) -> None:
-        """Raises Refused where more may be archived than was seen: a target not asked, a gap, or WAL elsewhere."""
+        """Raises Refused where more was archived than can be read: a target not asked, a gap, WAL elsewhere or lost."""
         archived, last = reach.archived, reach.last
         doubt = {**self._facts.doubtful, **archived.failed}
         if doubt:
@@ -198,22 +199,25 @@ class _Decision:
                 why="; ".join(f"{name}: {doubt[name]}" for name in names),
                 cure="bring it back, or give it up: " + " ".join(f"--without {name}" for name in names),
             )
-        beyond = archived.union.after(last)
-        if beyond is None:
+        size, beyond = self._facts.segment_bytes, archived.union.after(last)
+        witness = ending_behind(self._facts.backups, path, reach.end)
+        if beyond is None and witness is None:
             return
-        size = self._facts.segment_bytes
         missing, end = path.segment(last + 1, size).text, reach.end
         holders = archived.holders(last + 1)
-        later = path.segment(beyond, size).text
         if holders:
             raise Refused(
                 f"{what} lies beyond what {', '.join(self._sources)} holds",
                 why=f"WAL file {missing} is on {', '.join(holders)} only",
                 cure=f"leave --from out, or stop at the last point before it: --to-lsn {end}",
             )
+        if beyond is None:
+            proof = witness
+        else:
+            proof = f"{path.segment(beyond, size).text} is archived{self._gap_times(path, reach, beyond)}"
         raise Refused(
             f"{what} lies behind a gap in the WAL",
-            why=f"WAL file {missing} is on no target, but {later} is archived{self._gap_times(path, reach, beyond)}",
+            why=f"WAL file {missing} is on no target, but {proof}",
             cure=f"either restore to the last point before the gap: --to-lsn {end}; or bring back {missing} "
             "(`drkit wal push` it from a server's pg_wal) and ask again",
         )

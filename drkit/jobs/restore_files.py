@@ -77,6 +77,7 @@ class FileWriter:
 
     def run(self, entries: Sequence[Entry], token: CancelToken) -> None:
         """Write all files; their folders exist. Raises Damage, a StorageError (space), or as `Sources.attempt`."""
+        self._reader.expect(((self._maps[m], index) for entry in entries for m, index in entry.extents), token)
         group = Group(token, name="restore")
         with group:
             work: Channel[list[_Piece]] = Channel(self._workers, group.token, name="files")

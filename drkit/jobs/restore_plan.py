@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -33,10 +33,11 @@ from drkit.jobs.restore_folder import (
 from drkit.jobs.restore_points import Course, Facts, Wish, stop_of
 from drkit.jobs.restore_skipped import told
 from drkit.jobs.wal_scan import WalScan
-from drkit.repository.catalogue import Catalogue
+from drkit.repository.catalogue import Backup, Catalogue, State
 from drkit.repository.layout import ClusterLayout, Kind
 from drkit.repository.manifest import Head, Manifest
 from drkit.repository.sources import Sources
+from storage_backends.errors import StorageError
 
 _KEPT_SEGMENTS = 4  # recovery keeps the segment at hand and, at its end, the first of the new timeline
 
@@ -74,7 +75,8 @@ class Plan:
     """Everything that a restore will do. Sizes in bytes; seconds of the estimate are None where nothing was measured.
 
     wal_bytes: plain WAL that recovery reads, at most · histories: names of all history files · archiving: whether the
-    restored server keeps its archive settings · failures: (target, object, why) of reads that another target served.
+    restored server keeps its archive settings · failures: (target, object, why) of reads that another target served
+    lacking: keys of what some target lacks of the backup, or is known to hold damaged: it is not read for it.
     """
 
     order: RestoreOrder
@@ -93,6 +95,7 @@ class Plan:
     replay_s: float | None
     notes: Sequence[str]
     failures: Sequence[tuple[str, str, str]] = ()
+    lacking: frozenset[str] = frozenset()
 
     @property
     def first_wal(self) -> str:
@@ -176,7 +179,19 @@ def plan_restore(order: RestoreOrder, means: Means, catalogues: Sequence[Catalog
         instead = manifest.summary.backup
         means.log.warn("newer backup is passed over", backup=one.backup, instead=instead, why=told(one.standings))
     notes += course.notes
-    return _complete(order, means, course, manifest, layout, histories.names, rates, notes, check)
+    broken = {name: one.why for name, one in course.backup.standings.items() if one.state is State.BROKEN}
+    notes += [f"{name} does not have the backup whole, and is not read for it: {why}" for name, why in broken.items()]
+    plan = _complete(order, means, course, manifest, layout, histories.names, rates, notes, check)
+    return replace(plan, lacking=frozenset(_lacking(catalogue, course.backup, broken)))
+
+
+def _lacking(catalogue: Catalogue, backup: Backup, broken: Iterable[str]) -> Iterator[str]:
+    for name in broken:
+        yield catalogue.layout.manifest(backup.summary.run)
+        try:
+            yield from (one.key for one in catalogue.inventories[name].lacking(backup.references, backup.summary))
+        except (KeyError, StorageError):
+            continue  # it answers no more: a verification will tell
 
 
 def _known_targets(order: RestoreOrder, means: Means) -> None:

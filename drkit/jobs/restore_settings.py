@@ -96,6 +96,7 @@ def _escaped(location: bytes) -> bytes:
 
 def pg_manifest(summary: Summary, entries: Iterable[Entry], extra: Mapping[str, bytes]) -> Iterator[bytes]:
     """PostgreSQL's backup_manifest of the restored folder. extra: files that the restore wrote, by path."""
+
     def files() -> Iterator[ManifestFile]:
         for entry in entries:
             if entry.type == FILE and os.fsdecode(entry.path) not in extra:
@@ -105,4 +106,3 @@ def pg_manifest(summary: Summary, entries: Iterable[Entry], extra: Mapping[str, 
 
     wal = WalRange(summary.timeline, Lsn.parse(summary.start_lsn), Lsn.parse(summary.stop_lsn))
     return manifest_lines(summary.engine_version // 10000, int(summary.system_identifier), files(), [wal])
-

@@ -74,6 +74,17 @@ def passed_over(
     return tuple(found)
 
 
+def ending_behind(backups: Sequence[Backup], path: Timeline, end: Lsn) -> str | None:
+    """A backup on the path that ended behind `end`, in words: its WAL was archived, or its manifest were not there."""
+    later = [
+        backup for backup in backups if stop_of(backup) > end and path.holds(backup.summary.timeline, stop_of(backup))
+    ]
+    if not later:
+        return None
+    last = max(later, key=stop_of)
+    return f"backup {last.summary.backup} ended behind it, at {stop_of(last)}, {last.summary.stopped_at}"
+
+
 def _may_lie_between(name: str, began: int, moment: datetime | None) -> bool:
     try:
         seconds = RunId.parse(name).seconds

@@ -29,7 +29,7 @@ from drkit.engines.postgres.phases import Phase, PhaseSeen
 from drkit.engines.postgres.programs import find_programs
 from drkit.engines.postgres.recovery import fence_settings, required_minimums
 from drkit.engines.postgres.wal import WalKind, parse_name
-from drkit.jobs.recovery_events import WalDamage, damages, read_events, unserved, wal_bytes
+from drkit.jobs.recovery_events import WalDamage, damages, read_events, served_elsewhere, unserved, wal_bytes
 from drkit.jobs.recovery_file import RecoveryFile, read_recovery_file
 from drkit.repository.manifest import Manifest
 
@@ -60,7 +60,8 @@ class StartOrder:
 @dataclass(frozen=True, slots=True)
 class Started:
     """phases: (name, seconds since the start, detail) · replay_rate: bytes of WAL a second, None where too little
-    wal_damages: archived WAL that recovery found damaged · wal_bytes: of WAL, by the target that gave it
+    wal_damages: archived WAL that recovery found damaged · wal_elsewhere: files that one target had not, or not sound,
+    and that another one gave · wal_bytes: of WAL, by the target that gave it
     configuration: setting -> file, where configuration files outside of the data folder were used.
     """
 
@@ -73,6 +74,7 @@ class Started:
     reached: str
     replay_rate: float | None
     wal_damages: tuple[WalDamage, ...] = ()
+    wal_elsewhere: frozenset[str] = frozenset()
     wal_bytes: Mapping[str, int] = field(default_factory=dict)
     configuration: Mapping[str, str] = field(default_factory=dict)
 
@@ -161,6 +163,7 @@ def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progres
         reached=reached.detail if reached else "",
         replay_rate=replay_rate(instance.seen(Phase.REDO_STARTS), instance.seen(Phase.REDO_DONE), order.segment_bytes),
         wal_damages=damages(events),
+        wal_elsewhere=served_elsewhere(events),
         wal_bytes=wal_bytes(events),
         configuration={key: value for key, value in order.settings.items() if key in _FILES},
     )

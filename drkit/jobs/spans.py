@@ -61,4 +61,3 @@ class Spans:
 
     def union(self, *others: Spans) -> Spans:
         return Spans.joined([*self.spans, *(span for other in others for span in other.spans)])
-

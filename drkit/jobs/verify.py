@@ -52,7 +52,7 @@ def verify(order: VerifyOrder, ground: Ground, around: Surroundings) -> VerifyRe
     target that is not there, Cancelled: what was repaired until then stays.
     """
     if ground.keyed is None and (order.deep or order.repair):
-        what = "--repair must read tombstones" if order.repair else "--deep opens what is stored"
+        what = "--repair must know that tombstones are true" if order.repair else "--deep opens what is stored"
         raise KeyMissing("this needs the key", why=f"{what}; {ground.keyless}", cure="without them no key is needed")
     known = {target.name for target in ground.targets} | set(ground.absent)
     if unknown := order.targets - known:
@@ -66,7 +66,7 @@ class _Run:
         self._began_at, self._began = around.clock.now(), around.clock.monotonic()
         self._tallies = {target.name: TargetTally() for target in ground.targets}
         self._wanted = frozenset(order.targets or self._tallies) & set(self._tallies)
-        self._opening = Opening(ground.keyed.ring, order.deep) if ground.keyed else None
+        self._opening = Opening(ground.keyed.ring, order.deep or bool(order.keys)) if ground.keyed else None
 
     def execute(self) -> VerifyResult:
         surveys = self._survey()
@@ -80,6 +80,8 @@ class _Run:
         if self._order.repair and self._ground.keyed is not None:
             means = _means(self._ground, self._around)
             result = replace(result, findings=Repair(self._ground, self._order, means).run(result.findings))
+        if self._order.keys:  # of a few objects: no evidence that a target is whole
+            return replace(result, seconds=self._around.clock.monotonic() - self._began)
         self._clear_extra(surveys)
         key = self._keep(result)
         return replace(result, seconds=self._around.clock.monotonic() - self._began, evidence=key)
@@ -89,7 +91,11 @@ class _Run:
 
     def _survey(self) -> Mapping[int, Survey]:
         failed: dict[str, str] = {}
-        found = [Survey(system, self._ground, self._opening) for system in systems_on(self._ground.targets, failed)]
+        named = {place.system for place in map(place_of, self._order.keys) if place is not None}
+        systems = systems_on(self._ground.targets, failed)
+        if self._order.keys:
+            systems = [system for system in systems if system in named]
+        found = [Survey(system, self._ground, self._opening) for system in systems]
         for one in found:
             failed |= one.failed
         for name, why in failed.items():
@@ -101,13 +107,15 @@ class _Run:
 
         Without the key the evidence is shut: the part then begins anywhere.
         """
+        if self._order.keys:
+            return None, frozenset()
         keyed, part = self._ground.keyed, self._order.part
         start = int.from_bytes(self._around.entropy(4), "big") / 2.0**32
-        suspects: set[str] = set()
+        suspects = set(self._order.suspects)
         if keyed is not None:
             known = [evidence.read_known(keyed, system, self._began_at) for system in surveys]
             start = known[0].next_from if known else 0.0
-            suspects = {key for one in known for keys in one.unsound.values() for key in keys}
+            suspects |= {key for one in known for keys in one.unsound.values() for key in keys}
         return (None if part >= 1.0 else (start, start + part)), frozenset(suspects)
 
     # --- the pass ---
@@ -116,7 +124,8 @@ class _Run:
         self, surveys: Mapping[int, Survey], turn: Turn | None, suspects: frozenset[str]
     ) -> tuple[list[Finding], list[Hole]]:
         def scan(tally: Tally) -> Scan:
-            return Scan(self._ground, surveys, self._tallies, turn, self._wanted, suspects, self._opening, tally)
+            keys, wanted, opening = self._order.keys, self._wanted, self._opening
+            return Scan(self._ground, surveys, self._tallies, turn, wanted, suspects, opening, tally, keys)
 
         silent = Tally(self._around.progress, "listing", clock=self._around.clock)
         total = scan(silent).total_bytes()
@@ -130,11 +139,15 @@ class _Run:
                 wal[place.system].note(target, place, key)
 
         looked.run(seen, self._order.workers, self._around.token)
-        findings = [*looked.findings, *self._undecided(surveys), *self._slots_gone(surveys)]
+        findings = looked.findings
+        if not self._order.keys:
+            findings = [*findings, *self._undecided(surveys), *self._slots_gone(surveys)]
         holes: list[Hole] = []
         for one in wal.values():
             known = {(f.target, f.key) for f in findings}
             more, gaps = one.judge(sorted(self._wanted), known, self._tallies)
+            if self._order.keys:
+                more, gaps = [one for one in more if one.key in self._order.keys], []
             findings, holes = [*findings, *more], [*holes, *gaps]
         for survey in surveys.values():
             survey.refresh({f.target for f in findings})

@@ -22,7 +22,9 @@ from storage_backends.errors import NotFound, NotThisTarget, StorageError
 @dataclass(frozen=True, slots=True)
 class VerifyOrder:
     """cluster: the name whose systems are looked at, "": all · targets: names, empty: all · part: of the bulk that this
-    run reads, 1.0: all of it · quarantine: where damaged bytes are kept when they are replaced.
+    run reads, 1.0: all of it · quarantine: where damaged bytes are kept when they are replaced
+    keys: only these objects, opened whatever their kind, and no evidence of it; empty: all
+    suspects: keys that are read whatever the part: someone met them damaged.
     """
 
     cluster: str
@@ -33,6 +35,8 @@ class VerifyOrder:
     workers: int
     host: str
     quarantine: Path
+    keys: frozenset[str] = frozenset()
+    suspects: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Finding:
 class Hole:
     """WAL that no target has: segments first to last by name, in the path of a timeline, on this target.
 
-    doubt: without the key nobody knows whether it was expired.
+    doubt: a round of tombstones does not open there, and may have named it.
     """
 
     target: str

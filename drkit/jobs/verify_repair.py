@@ -12,6 +12,8 @@ from pathlib import Path
 from drkit.core.errors import DrkitError
 from drkit.jobs.means import Means
 from drkit.jobs.verify_facts import Finding, Ground, Outcome, VerifyOrder
+from drkit.jobs.verify_sight import mark
+from drkit.repository.holds import is_release
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.leases import Lease, LeaseTerms, tombstones
 from drkit.repository.names import Sharing
@@ -50,7 +52,7 @@ class Repair:
         done = [one for one in findings if one.outcome is not Outcome.LEFT]
         todo = [one for one in findings if one.outcome is Outcome.LEFT]
         try:
-            for one in sorted(todo, key=lambda f: (_RANK.get(f.place.kind or Kind.PACK, 1), f.key, f.target)):
+            for one in sorted(todo, key=_turn):
                 self._means.token.check()
                 done.append(self._repair(one, done))
         finally:
@@ -151,9 +153,7 @@ class Repair:
             upload.commit()
 
     def _must_be_right(self, one: Finding, found: Sound, source: Target) -> None:
-        wanted = one.digest
-        mine = found.identity if one.place.kind in (Kind.WAL, Kind.HISTORY) else found.digest
-        if wanted and mine != wanted:
+        if one.digest and mark(found, one.place.kind) != one.digest:
             raise Unsound(Fault.OTHER, "the source has another content", where=f"{source.where}: {one.key}")
 
     def _met(self, one: Finding, target: Target, why: str) -> Finding:
@@ -194,6 +194,12 @@ class Repair:
             self._means.log.warn("damaged bytes not kept", target=one.target, key=one.key, why=str(error))
             return ""
         return str(path)
+
+
+def _turn(one: Finding) -> tuple[int, bool, str, str]:
+    """Data before manifests; the release of a hold before the hold, so that none comes back in force."""
+    rank = _RANK.get(one.place.kind or Kind.PACK, 1)
+    return rank, one.place.kind is Kind.HOLD and not is_release(one.key), one.key, one.target
 
 
 def _is_left(one: Finding) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from drkit.core.cancel import CancelToken
@@ -44,11 +46,13 @@ class Scan:
         suspects: frozenset[str],
         opening: Opening | None,
         tally: Tally,
+        keys: frozenset[str] = frozenset(),
     ) -> None:
-        """wanted: targets that are judged · suspects: keys that are read whatever the turn."""
+        """wanted: targets that are judged · suspects: keys that are read whatever the turn · keys: none but these are
+        looked at; empty: all."""
         self._ground, self._surveys, self._tallies = ground, surveys, tallies
         self._turn, self._wanted, self._tally = turn, wanted, tally
-        self._suspects, self._opening = suspects, opening
+        self._suspects, self._opening, self._keys = suspects | keys, opening, keys
         self._bits = {target.name: bit for bit, target in enumerate(ground.targets)}
         self._fails: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -88,7 +92,7 @@ class Scan:
         total = 0
         for key, infos in merged(self._streams(quiet=True)):
             place = place_of(key)
-            if self._in_scope(place) and self._is_read(key, place):
+            if self._in_scope(place) and self._is_named(key) and self._is_read(key, place):
                 total += sum(info.size_bytes for name, info in infos.items() if name in self._wanted)
         return total
 
@@ -96,15 +100,27 @@ class Scan:
         listed = [
             self._listing(target, quiet) for target in self._ground.targets if not self._tallies[target.name].failed
         ]
-        return [*listed, *(((key, "", None) for key in one.expected()) for one in self._surveys.values())]
+        expected = (filter(self._is_named, one.expected()) for one in self._surveys.values())
+        return [*listed, *(((key, "", None) for key in keys) for keys in expected)]
 
     def _listing(self, target: Target, quiet: bool) -> Iterator[tuple[str, str, ObjectInfo | None]]:
         try:
-            for info in target.backend.list():
+            for info in self._infos(target) if self._keys else target.backend.list():
                 yield info.key, target.name, info
         except StorageError as error:
             if not quiet:
                 self._tallies[target.name].failed = str(error)  # what comes after is not missing there: not known
+
+    def _infos(self, target: Target) -> Iterator[ObjectInfo]:
+        """The named objects alone, in key order; of WAL all, as what is missing shows in what is beside it."""
+        places = {key: place_of(key) for key in sorted(self._keys)}
+        archived = {key: one.system for key, one in places.items() if one and one.kind in (Kind.WAL, Kind.HISTORY)}
+        layouts = [ClusterLayout(system) for system in set(archived.values()) if system is not None]
+        listed = [target.backend.list(one.folder(name)) for one in layouts for name in ("history", "wal")]
+        return heapq.merge(_there(target, places.keys() - archived.keys()), *listed, key=lambda info: info.key)
+
+    def _is_named(self, key: str) -> bool:
+        return not self._keys or key in self._keys
 
     def _sights(self, seen: Seen) -> Iterator[Sight]:
         for key, infos in merged(self._streams()):
@@ -119,6 +135,8 @@ class Scan:
             for name, info in infos.items():
                 self._count(name, place, info)
                 seen(name, place, info.key)
+            if not self._is_named(key):
+                continue
             sight = Sight(Key(key), place, infos, self._need(place), self._is_read(key, place))
             if sight.read or self._missing(sight) or self._wrong_size(sight):
                 yield sight
@@ -340,6 +358,12 @@ class Scan:
             for name, (fault, why) in sorted(judged.bad.items())
             if name in self._wanted
         ]
+
+
+def _there(target: Target, keys: Collection[str]) -> Iterator[ObjectInfo]:
+    for key in sorted(keys):
+        with suppress(NotFound):
+            yield target.backend.stat(Key(key))
 
 
 def _why(error: Unsound) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import blake3
 
 from drkit.jobs.verify_survey import Need
+from drkit.repository.holds import is_release
 from drkit.repository.layout import Kind
 from drkit.repository.names import Place
 from drkit.repository.scrub import Fault, Sound
@@ -46,15 +47,22 @@ class Judgement:
 
 
 def right(sight: Sight, judged: Judgement) -> bytes:
-    """The digest, of WAL the identity, that a sound copy has."""
+    """What `mark` says of a sound copy."""
     if sight.need is not None and sight.place.kind is not Kind.FINGERPRINTS:
         return sight.need.digest
     return next((mark(found, sight.place.kind) for found in judged.sound.values()), b"")
 
 
 def mark(found: Sound, kind: Kind | None) -> bytes:
-    """What two copies of one object must have in common: WAL may be sealed twice."""
-    return found.identity if kind in (Kind.WAL, Kind.HISTORY) else found.digest
+    """What two copies of one object must have in common: WAL may be sealed twice, a hold be released twice and a target
+    be retired twice, by two hosts at once."""
+    if kind in (Kind.WAL, Kind.HISTORY):
+        return found.identity
+    if kind is Kind.HOLD and is_release(str(found.json.get("name", ""))):
+        return str(found.json.get("hold", "")).encode()
+    if kind is Kind.RETIREMENT:
+        return str(found.json.get("target", "")).encode()
+    return found.digest
 
 
 def merged(

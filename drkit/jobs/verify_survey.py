@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from drkit.core.errors import Damage, DrkitError, UsageError
 from drkit.jobs.verify_facts import Ground
 from drkit.jobs.verify_open import Opening
+from drkit.repository.graves import read_without_key
 from drkit.repository.layout import CLUSTERS, ClusterLayout, Kind, RunId
 from drkit.repository.leases import Verdict, tombstones
 from drkit.repository.manifest import REFERENCE_BYTES, Reference, Summary, unpack_references
@@ -40,14 +41,13 @@ class Manifested:
 class Held:
     """What one target says of one system. verdicts: run -> verdict, "" for one that is not whole; manifests: as listed.
 
-    leased: runs that a lease names · buried: keys with a tombstone; None: not known · rounds: whether there is any.
+    leased: runs that a lease names · buried: keys with a tombstone; None: not known, for a round is damaged.
     """
 
     verdicts: dict[str, str] = field(default_factory=dict)
     manifests: set[str] = field(default_factory=set)
     leased: set[str] = field(default_factory=set)
     buried: frozenset[str] | None = None
-    rounds: bool = False
 
     def is_good(self, layout: ClusterLayout, run: str) -> bool:
         """Whether a backup must be whole there: it was complete, and nobody decided that it goes.
@@ -152,14 +152,14 @@ class Survey:
             via = found.json.get("via") if found else None
             runs = [found.json.get("run") if found else None, *(via if isinstance(via, list) else [])]
             held.leased.update(str(run) for run in runs if run)
-        held.rounds = next(iter(target.backend.list(layout.folder("tombstones"))), None) is not None
-        if self.ground.keyed is not None:
-            try:
-                held.buried = tombstones(target, layout, self.ground.keyed.ring)
-            except DrkitError:
-                held.buried = None  # the round itself will be a finding
-        elif not held.rounds:
-            held.buried = frozenset()
+        try:
+            keyed = self.ground.keyed
+            if keyed is not None:
+                held.buried = tombstones(target, layout, keyed.ring)
+            else:
+                held.buried = read_without_key(target, layout, self.ground.repository)
+        except DrkitError:
+            held.buried = None  # the round itself will be a finding
         return held
 
     def _open(self, target: Target, key: Key) -> Sound | None:

@@ -56,7 +56,7 @@ def pay_debts(
     """
     until = None if deadline_s is None else clock.monotonic() + deadline_s
     done = Paid()
-    with spool.paying() as ours:
+    with spool.paying(clock.now()) as ours:
         if not ours:
             return Paid(busy=True)
         for target in targets:
@@ -65,6 +65,7 @@ def pay_debts(
                     break
                 if debt.blocked and not blocked_too:
                     continue
+                spool.pays(clock.now())
                 if not _pay(debt, target, repository, spool, done, log):
                     break
         spool.sweep()

@@ -11,7 +11,9 @@ from drkit.core.log import Log
 from drkit.jobs.recovery_events import note
 from drkit.jobs.recovery_file import RecoveryFile
 from drkit.jobs.wal_get import Answer, Found, Put, Retry, Wanted, get
+from drkit.repository.layout import ClusterLayout
 from drkit.repository.repository import Repository
+from drkit.repository.spool import Spool
 
 STANDBY_SIGNAL = "standby.signal"
 
@@ -33,12 +35,14 @@ def fetch(
     log: Log,
     *,
     folder: Path | None,
+    spool: Spool,
 ) -> Found:
     """Ask without the targets that failed just now, and where that leaves a doubt, all of them, repeatedly.
 
     folder: the data folder; what was met is noted in it where a recovery follows a plan. None: nothing is noted and
-    nothing believed about it. A standby's doubt is answered as ABSENT: it asks again, and a harder answer would take
-    the server down. Raises as `get`.
+    nothing believed about it. spool: remembers which objects were met damaged; nothing is mended in recovery's way.
+    A standby's doubt is answered as ABSENT: it asks again, and a harder answer would take the server down. Raises as
+    `get`.
     """
     standby = recovery is not None and recovery.standby
     found: Found | None = None
@@ -46,6 +50,8 @@ def fetch(
         found = get(wanted, put, opening.awake, recovery, clock, log, retry=Retry(rounds=1))
     if found is None or found.answer is Answer.DOUBT:
         found = get(wanted, put, opening.all, recovery, clock, log, retry=Retry(rounds=3) if standby else Retry())
+    if found.damaged:
+        spool.suspect([ClusterLayout(wanted.system_identifier).archived(wanted.name.text)])
     if folder is None:
         return found
     if recovery is not None and found.answer is not Answer.ABSENT:

@@ -21,7 +21,9 @@ from drkit.engines.postgres.wal import LONG_HEADER_BYTES, SegmentError, WalKind,
 from drkit.jobs.recovery_events import Fetch, note
 from drkit.jobs.recovery_file import RECOVERY_FILE, RecoveryFile
 from drkit.jobs.wal_get import Wanted, verified
+from drkit.repository.layout import ClusterLayout
 from drkit.repository.repository import Repository
+from drkit.repository.spool import Spool
 from storage_backends import durable
 from storage_backends.errors import Damaged, NotFound, StorageError
 
@@ -109,6 +111,7 @@ def prefetch(
     after: Wanted,
     recovery: RecoveryFile | None,
     open_repository: Callable[[], Repository],
+    spool: Spool,
     log: Log,
 ) -> list[str]:
     """Fetch what follows `after` and is not there yet; returns the names fetched.
@@ -136,6 +139,8 @@ def prefetch(
             done = _fetch(repository, recovery, wanted, into, log)
             if done is None:
                 break
+            if done.damaged:
+                spool.suspect([ClusterLayout(wanted.system_identifier).archived(name.text)])
             if recovery is not None:
                 note(data_dir, done)
             fetched.append(name.text)
@@ -147,6 +152,7 @@ def prefetch(
 def _fetch(repository: Repository, recovery: RecoveryFile | None, wanted: Wanted, into: Path, log: Log) -> Fetch | None:
     """None where no target gave it: the server asks for it itself, and that is noted then."""
     damaged: dict[str, str] = {}
+    missing: dict[str, str] = {}
     given_up = recovery.without if recovery is not None else ()
     order = recovery.targets if recovery is not None else tuple(t.name for t in repository.targets)
     for target in sorted(repository.targets, key=lambda t: order.index(t.name) if t.name in order else len(order)):
@@ -154,7 +160,8 @@ def _fetch(repository: Repository, recovery: RecoveryFile | None, wanted: Wanted
             continue
         try:
             durable.write_new(into / wanted.name.text, verified(repository.ring, target, wanted))
-        except NotFound:
+        except NotFound as error:
+            missing[target.name] = str(error)
             continue
         except (Damaged, Damage, Conflict) as error:
             log.error("wal damaged", file=wanted.name.text, target=target.name, why=str(error))
@@ -163,7 +170,7 @@ def _fetch(repository: Repository, recovery: RecoveryFile | None, wanted: Wanted
         except (StorageError, KeyMissing) as error:
             log.warn("wal not prefetched", file=wanted.name.text, target=target.name, why=str(error))
             continue
-        return Fetch(wanted.name.text, target.name, wanted.segment_bytes or 0, damaged)
+        return Fetch(wanted.name.text, target.name, wanted.segment_bytes or 0, damaged, missing=missing)
     return None
 
 

@@ -21,6 +21,8 @@ ZEROS = 0xFFFFFFFF
 _HEAD = struct.Struct("<IIII")
 
 Table = npt.NDArray[np.void]
+Indices = npt.NDArray[np.int64]
+Marked = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,25 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
+class Uses:
+    """What some extents use of frames. frame: index in the map; used: raw bytes; extents: how many of them use it."""
+
+    frame: Indices
+    used: Indices
+    extents: Indices
+
+
+@dataclass(frozen=True, slots=True)
 class Map:
     packs: Table
     frames: Table
     extents: Table
     runs: Table
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its tables in memory."""
+        return int(self.packs.nbytes + self.frames.nbytes + self.extents.nbytes + self.runs.nbytes)
 
     def extent(self, index: int) -> Extent:
         row = self.extents[index]
@@ -47,15 +63,42 @@ class Map:
             row["digest"].tobytes(), int(row["crc"]), int(row["length"]), self.runs[first : first + int(row["runs"])]
         )
 
-    def frames_of(self, extent_indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Indices of the frames that these extents use, without duplicates, sorted."""
-        rows = self.extents[extent_indices]
-        used = [self.runs[int(r["run"]) : int(r["run"]) + int(r["runs"])]["frame"] for r in rows]
-        if not used:
-            return np.empty(0, dtype=np.int64)
-        found: npt.NDArray[np.int64] = np.unique(np.concatenate(used)).astype(np.int64)
-        real: npt.NDArray[np.int64] = found[found != ZEROS]
-        return real
+    def uses(self, extents: Indices, chunk_bytes: int) -> Uses:
+        """What these extents use of each frame; frames that they do not use are left out."""
+        rows = self.extents[extents]
+        owner, runs = self._runs_of(rows)
+        length = rows["length"].astype(np.int64)[owner]
+        size = np.minimum(runs["chunks"] * np.int64(chunk_bytes), length - runs["chunk"] * np.int64(chunk_bytes))
+        real = runs["frame"] != ZEROS
+        frame = runs["frame"][real].astype(np.int64)
+        used = np.bincount(frame, weights=np.maximum(size[real], 0), minlength=len(self.frames)).astype(np.int64)
+        pairs = np.unique(owner[real] << 32 | frame)
+        count = np.bincount(pairs & 0xFFFFFFFF, minlength=len(self.frames))
+        found = np.flatnonzero(count)
+        return Uses(found, np.minimum(used[found], self.frames["raw"][found]), count[found])
+
+    def touching(self, frames: Marked) -> Marked:
+        """For each extent whether it uses any of the marked frames."""
+        owner, runs = self._runs_of(self.extents)
+        hit = marked(runs["frame"], frames)
+        found: Marked = np.bincount(owner[hit], minlength=len(self.extents)) > 0
+        return found
+
+    def _runs_of(self, rows: Table) -> tuple[Indices, Table]:
+        """The runs of some extents, and for each the position of its extent in `rows`."""
+        counts = rows["runs"].astype(np.int64)
+        owner = np.repeat(np.arange(len(rows)), counts)
+        starts = rows["run"].astype(np.int64) - (np.cumsum(counts) - counts)
+        return owner, self.runs[starts[owner] + np.arange(len(owner))]
+
+
+def marked(frames: npt.NDArray[np.uint32], marks: Marked) -> Marked:
+    """For each of these indices of frames whether it is marked; zeros lie in no frame."""
+    if not len(marks):
+        return np.zeros(len(frames), dtype=np.bool_)
+    real = frames != ZEROS
+    found: Marked = real & marks[np.where(real, frames, 0)]
+    return found
 
 
 def encode(m: Map) -> bytes:
@@ -98,17 +141,29 @@ def _check(m: Map, where: str) -> None:
         raise Damage("a map refers past its own tables", where=where)
     if len(real) and bool((real["offset"] >= m.frames[real["frame"]]["raw"]).any()):
         raise Damage("a map refers past a frame", where=where)
-    for row in m.extents:
-        runs = m.runs[int(row["run"]) : int(row["run"]) + int(row["runs"])]
-        chunks = runs["chunks"].astype(np.int64)
-        starts = np.cumsum(chunks) - chunks
-        if not len(runs) or bool((runs["chunk"] != starts).any()) or int(chunks.min()) < 1:
-            raise Damage("the runs of an extent do not cover it", where=where)
-        if int(chunks.sum()) > int(row["length"]):
-            raise Damage("an extent has more chunks than bytes", where=where)
+    counts = m.extents["runs"].astype(np.int64)
+    owner, runs = m._runs_of(m.extents)
+    chunks = runs["chunks"].astype(np.int64)
+    after = np.cumsum(chunks)
+    first = np.cumsum(counts) - counts  # of each extent, among `runs`
+    before = np.concatenate(([0], after))
+    starts = after - chunks - before[first][owner]
+    if bool((counts < 1).any()) or bool((runs["chunk"] != starts).any()) or bool((chunks < 1).any()):
+        raise Damage("the runs of an extent do not cover it", where=where)
+    if bool((before[first + counts] - before[first] > m.extents["length"]).any()):
+        raise Damage("an extent has more chunks than bytes", where=where)
 
 
 def pack_row(object_id: bytes, epoch: int, wrap: bytes) -> Table:
     row = np.zeros(1, dtype=PACKS)
     row["id"], row["epoch"], row["wrap"] = np.void(object_id), epoch, np.void(wrap)
     return row
+
+
+def expand(runs: Table, chunk_bytes: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Frame and raw offset of every chunk of an extent, from its runs."""
+    counts = runs["chunks"].astype(np.int64)
+    frames = np.repeat(runs["frame"], counts)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    steps = (np.arange(len(frames), dtype=np.int64) - starts) * chunk_bytes
+    return frames, (np.repeat(runs["offset"], counts) + steps).astype(np.uint32)

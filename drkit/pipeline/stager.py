@@ -16,8 +16,9 @@ import numpy.typing as npt
 import zstandard
 
 from drkit.core.errors import Damage
+from drkit.pipeline.adopting import Adoptable, Before, Sizes, adoptable
 from drkit.pipeline.digests import Fingerprints, extent_digest, fingerprints
-from drkit.pipeline.mapping import EXTENTS, FRAMES, PACKS, RUNS, ZEROS, Map, Table, encode, pack_row
+from drkit.pipeline.mapping import EXTENTS, FRAMES, PACKS, RUNS, ZEROS, Map, Table, encode, marked, pack_row
 
 KIND_PACK, KIND_MAP, KIND_FINGERPRINTS = 3, 4, 5
 
@@ -60,17 +61,6 @@ class ObjectWriter(Protocol):
     def finish(self) -> SealedObject: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """Sizes in bytes (fields of the format, chosen in docs/decisions); extents are whole multiples of chunks."""
-
-    chunk: int = 8192
-    extent: int = 16 << 20
-    frame: int = 1 << 20
-    pack: int = 24 << 20
-    map_extents: int = 1024
-
-
 class Numbers:
     """Counts objects of a run from 0, apart for packs and maps. Thread-safe."""
 
@@ -96,18 +86,11 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """An extent as the parent has it: its map, its index there, the map's id, and its fingerprints where known."""
-
-    map: Map
-    map_id: bytes
-    index: int
-    marks: Fingerprints | None
-
-
-@dataclass(frozen=True, slots=True)
 class Placed:
-    """Where an extent went: map id (16 bytes) and index in it; new_bytes: raw bytes stored for it."""
+    """Where an extent went: map id (16 bytes) and index in it; new_bytes: raw bytes stored for it.
+
+    again_bytes: of those the ones that the parent has too, where it takes too much to fetch
+    """
 
     map_id: bytes
     index: int
@@ -115,6 +98,7 @@ class Placed:
     crc: int
     length: int
     new_bytes: int
+    again_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -128,6 +112,11 @@ class _OpenMap:
     runs: list[Table] = field(default_factory=list)
     run_count: int = 0
     marks: list[Fingerprints] = field(default_factory=list)
+
+    @property
+    def size_bytes(self) -> int:
+        counts = (len(self.packs), len(self.frames), len(self.extents), self.run_count)
+        return sum(n * t.itemsize for n, t in zip(counts, (PACKS, FRAMES, EXTENTS, RUNS), strict=True))
 
 
 class Stager:
@@ -162,23 +151,26 @@ class Stager:
     def place(self, data: bytes, before: Before | None) -> Placed:
         """Store one extent (1 to `sizes.extent` bytes), or find that the parent has it already."""
         digest, crc = extent_digest(data)
+        equal = False
         if before is not None:
             old = before.map.extent(before.index)
-            if old.length == len(data) and old.digest == digest:
+            equal = old.length == len(data) and old.digest == digest
+            if equal and not before.renew and not marked(old.runs["frame"], before.thin).any():
                 return Placed(before.map_id, before.index, digest, crc, len(data), 0)
         marks = fingerprints(data, self._key, self._sizes.chunk)
         opened = self._map
         if opened is None:
             opened = self._map = _OpenMap(self._numbers.take(KIND_MAP))
-        frames, offsets, new_bytes = self._lay(opened, data, marks, before)
+        frames, offsets, new_bytes, again_bytes = self._lay(opened, data, marks, before, equal)
         first = opened.run_count
         runs = _runs(frames, offsets, self._sizes.chunk)
         opened.runs.append(runs)
         opened.run_count += len(runs)
         opened.extents.append((digest, crc, len(data), first, len(runs)))
         opened.marks.append(marks)
-        placed = Placed(self._id(opened.number), len(opened.extents) - 1, digest, crc, len(data), new_bytes)
-        if len(opened.extents) >= self._sizes.map_extents:
+        at = len(opened.extents) - 1
+        placed = Placed(self._id(opened.number), at, digest, crc, len(data), new_bytes, again_bytes)
+        if len(opened.extents) >= self._sizes.map_extents or opened.size_bytes >= self._sizes.map_bytes:
             self._close_map()
         return placed
 
@@ -191,15 +183,19 @@ class Stager:
         return self._run + number.to_bytes(4, "big")
 
     def _lay(
-        self, opened: _OpenMap, data: bytes, marks: Fingerprints, before: Before | None
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], int]:
-        """For each chunk the frame (index in the open map) and the raw offset where it lies."""
+        self, opened: _OpenMap, data: bytes, marks: Fingerprints, before: Before | None, equal: bool
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], int, int]:
+        """For each chunk the frame (index in the open map) and the raw offset where it lies; bytes new, bytes again."""
         chunk, count = self._sizes.chunk, len(marks)
         frames = np.full(count, ZEROS, dtype=np.uint32)
         offsets = np.zeros(count, dtype=np.uint32)
         todo = marks != np.uint64(self._zero_mark)
-        if before is not None and before.marks is not None:
-            self._adopt(opened, before, marks, len(data), todo, frames, offsets)
+        again_bytes = 0
+        if before is not None:
+            found = adoptable(before, marks, len(data), todo, self._sizes, equal=equal)
+            if found is not None:
+                self._adopt(opened, before, found, todo, frames, offsets)
+                again_bytes = found.again_bytes
         new_bytes = 0
         for start, stop in _spans(todo):
             position = start
@@ -217,37 +213,24 @@ class Stager:
                 position += take
                 if len(self._raw) + chunk > self._sizes.frame:
                     self._close_frame(opened)
-        return frames, offsets, new_bytes
+        return frames, offsets, new_bytes, again_bytes
 
     def _adopt(
         self,
         opened: _OpenMap,
         before: Before,
-        marks: Fingerprints,
-        length: int,
+        found: Adoptable,
         todo: npt.NDArray[np.bool_],
         frames: npt.NDArray[np.uint32],
         offsets: npt.NDArray[np.uint32],
     ) -> None:
-        """Point unchanged chunks at the parent's frames; clears their `todo`."""
-        assert before.marks is not None
-        old = before.map.extent(before.index)
-        common = min(length, old.length) // self._sizes.chunk  # a short last chunk is stored again
-        if length == old.length:
-            common = len(marks)
-        common = min(common, len(before.marks), len(marks))
-        same = np.zeros(len(marks), dtype=np.bool_)
-        same[:common] = (marks[:common] == before.marks[:common]) & todo[:common]
-        if not same.any():
-            return
-        old_frames, old_offsets = expand(old.runs, self._sizes.chunk)
-        same[:common] &= old_frames[:common] != ZEROS
-        chosen = np.flatnonzero(same)
-        indices, inverse = np.unique(old_frames[chosen], return_inverse=True)
+        """Point chunks at the parent's frames and clear their `todo`."""
+        chosen = np.flatnonzero(found.same)
+        indices, inverse = np.unique(found.frames[chosen], return_inverse=True)
         table = np.array([self._foreign_frame(opened, before.map, i) for i in indices.tolist()], dtype=np.uint32)
         frames[chosen] = table[inverse]
-        offsets[chosen] = old_offsets[chosen]
-        todo &= ~same
+        offsets[chosen] = found.offsets[chosen]
+        todo &= ~found.same
 
     def _foreign_frame(self, opened: _OpenMap, source: Map, index: int) -> int:
         row = source.frames[index]
@@ -338,15 +321,6 @@ def decode_marks(content: bytes) -> list[Fingerprints]:
         raise ValueError("the counts do not fit the size")
     values = np.frombuffer(content, dtype="<u8", offset=8 + 4 * extents, count=int(ends[-1]) if extents else 0)
     return [values[end - n : end] for n, end in zip(counts.tolist(), ends.tolist(), strict=True)]
-
-
-def expand(runs: Table, chunk_bytes: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Frame and raw offset of every chunk of an extent, from its runs."""
-    counts = runs["chunks"].astype(np.int64)
-    frames = np.repeat(runs["frame"], counts)
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
-    steps = (np.arange(len(frames), dtype=np.int64) - starts) * chunk_bytes
-    return frames, (np.repeat(runs["offset"], counts) + steps).astype(np.uint32)
 
 
 def _spans(wanted: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

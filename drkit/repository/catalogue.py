@@ -208,8 +208,10 @@ def judge(ring: Ring, inventory: Inventory, summary: Summary, references: Sequen
     why = str(lacking[0]) if lacking else ""
     if len(lacking) > 1:
         why += f"; {len(lacking) - 1} more of its objects are missing or not whole"
-    if summary.backup not in inventory.manifests or verdict is None:
+    if verdict is None:
         return Standing(State.PENDING, why or "it was not completed here; `drkit replicate` completes it")
+    if summary.backup not in inventory.manifests:  # it was complete here: expiry elsewhere must know that it is not
+        return Standing(State.BROKEN, "; ".join(filter(None, ("its manifest is missing", why))))
     return Standing(State.BROKEN, why) if lacking else Standing(State.GOOD)
 
 

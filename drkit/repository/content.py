@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 
 import blake3
 
+from drkit.core.cancel import CancelToken
 from drkit.core.errors import Damage
 from drkit.crypto.container import FRAME_BYTES, Header, Opener
 from drkit.crypto.keys import Ring
 from drkit.pipeline.mapping import ZEROS, Extent, Map
+from drkit.pipeline.usage import Countdown, FrameUsage, used_extents
 from drkit.repository.layout import ClusterLayout, Kind
-from drkit.repository.maps import load_map
+from drkit.repository.maps import open_map
 from drkit.repository.shared import Shared
 from drkit.repository.sources import Sources
 from drkit.repository.target import Target
 from storage_backends.api import Key
 
-FRAME_CACHE_BYTES = 256 << 20  # one open frame for each of 200 backups that a scattered extent may draw on
+FRAME_CACHE_BYTES = 256 << 20  # a frame for each worker of each of the backups on which an extent draws, at most 33
 MAP_CACHE_BYTES = 128 << 20
 RANGE_BYTES = 8 << 20
 _MAX_GAP_BYTES = 128 << 10
@@ -38,7 +40,10 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """A frame and what is copied out of it: (buffer, position there, position in the frame, bytes)."""
+    """A frame and what is copied out of it: (buffer, position there, position in the frame, bytes).
+
+    extents: positions, among those read together, of the extents that use it.
+    """
 
     pack: bytes
     epoch: int
@@ -48,6 +53,7 @@ class _Need:
     sealed: int
     raw: int
     copies: list[tuple[bytearray, int, int, int]] = field(default_factory=list)
+    extents: set[int] = field(default_factory=set)
 
     @property
     def key(self) -> FrameKey:
@@ -78,16 +84,28 @@ class ContentReader:
         self._ring, self._layout, self._sources = ring, layout, sources
         self._chunk_bytes = chunk_bytes
         self._frames: Shared[FrameKey, bytes] = Shared(frame_cache_bytes, len)
-        self._maps: Shared[bytes, Map] = Shared(map_cache_bytes, _map_bytes)
+        self._maps: Shared[bytes, Map] = Shared(map_cache_bytes, lambda found: found.size_bytes)
+        self._countdown: Countdown | None = None
+
+    def expect(self, wanted: Iterable[tuple[bytes, int]], token: CancelToken) -> None:
+        """Say what will be read, each extent once and in any order: a frame is then kept as long as one of them needs
+        it, as far as the cache reaches, and no longer. Reads the maps. Raises as `Sources.attempt`, Cancelled.
+        """
+        usage = FrameUsage(self._chunk_bytes)
+        for map_id, extents in used_extents(wanted).items():
+            token.check()
+            found = self.map(map_id)
+            if int(extents[-1]) >= len(found.extents):
+                raise _lacking(self._layout.data(Kind.MAP, map_id), int(extents[-1]))
+            usage.add(found, extents)
+        self._countdown = Countdown(usage)
 
     def map(self, map_id: bytes) -> Map:
         """A map by its id. Raises as `Sources.attempt`."""
         key = self._layout.data(Kind.MAP, map_id)
 
         def load(target: Target) -> Map:
-            found = load_map(self._ring, target, self._layout, map_id)
-            self._sources.count(target, _map_bytes(found))
-            return found
+            return open_map(self._ring, self._sources.read(target, key), key, map_id, target.where)
 
         return self._maps.get(map_id, lambda: self._sources.attempt(key, load))
 
@@ -95,7 +113,7 @@ class ContentReader:
         """What a map says of an extent; raises Damage where it has no such extent."""
         found = self.map(map_id)
         if index >= len(found.extents):
-            raise Damage("a map lacks an extent", where=self._layout.data(Kind.MAP, map_id), why=f"extent {index}")
+            raise _lacking(self._layout.data(Kind.MAP, map_id), index)
         return found.extent(index)
 
     def read(self, wanted: Sequence[tuple[bytes, int]]) -> list[Content]:
@@ -108,7 +126,8 @@ class ContentReader:
         for map_id, index in wanted:
             extent = self.extent(map_id, index)
             data = bytearray(extent.length)
-            contents.append(Content(data, extent, self._lay(self.map(map_id), extent, data, needs)))
+            holes = self._lay(self.map(map_id), extent, data, needs, len(contents))
+            contents.append(Content(data, extent, holes))
         for group in _groups(needs.values()):
             self._fill(group)
         for (map_id, index), content in zip(wanted, contents, strict=True):
@@ -118,7 +137,7 @@ class ContentReader:
         return contents
 
     def _lay(
-        self, source: Map, extent: Extent, data: bytearray, needs: dict[FrameKey, _Need]
+        self, source: Map, extent: Extent, data: bytearray, needs: dict[FrameKey, _Need], number: int
     ) -> list[tuple[int, int]]:
         """Note for each run where its bytes come from; returns the zero spans."""
         holes: list[tuple[int, int]] = []
@@ -140,6 +159,7 @@ class ContentReader:
                     int(frame["offset"]), key[1], int(frame["sealed"]), int(frame["raw"]),
                 )  # fmt: skip
             need.copies.append((data, start, int(run["offset"]), stop - start))
+            need.extents.add(number)
         return holes
 
     def _fill(self, group: Sequence[_Need]) -> None:
@@ -167,6 +187,8 @@ class ContentReader:
                 if len(piece) != length:
                     raise Damage("a map refers past a frame", where=self._layout.data(Kind.PACK, need.pack))
                 data[position : position + length] = piece
+            if self._countdown is not None and self._countdown.used(*need.key, len(need.extents)):
+                self._frames.drop(need.key)
 
     def _fetch(self, target: Target, key: Key, left: dict[FrameKey, _Need]) -> None:
         """Read and open the frames in `left` from one target; those that opened leave it even where others fail."""
@@ -191,8 +213,8 @@ class ContentReader:
             raise damage
 
 
-def _map_bytes(found: Map) -> int:
-    return int(found.packs.nbytes + found.frames.nbytes + found.extents.nbytes + found.runs.nbytes)
+def _lacking(key: str, index: int) -> Damage:
+    return Damage("a map lacks an extent", where=key, why=f"extent {index}")
 
 
 def _groups(needs: Iterable[_Need]) -> Iterator[list[_Need]]:

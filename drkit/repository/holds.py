@@ -77,6 +77,11 @@ def hold_key(layout: ClusterLayout, ident: str, what: str = "hold") -> Key:
     return Key(f"{layout.folder('holds')}{ident}.{what}")
 
 
+def is_release(key: str) -> bool:
+    """Of a key below `holds/`. Two releases of one hold, made by two hosts, mean the same, whatever their bytes."""
+    return key.endswith(".release")
+
+
 def check_segment_name(text: str) -> str:
     """Raises UsageError for what is no name of a WAL segment."""
     if not _SEGMENT.match(text):

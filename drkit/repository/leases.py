@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-import zstandard
-
 from drkit.core.clock import Clock
 from drkit.core.errors import Conflict
-from drkit.crypto.container import DataKey, Json, canonical, compress, open_object, seal_json
+from drkit.crypto.container import DataKey, Json, open_object, seal_json
 from drkit.crypto.keys import Entropy, Ring
-from drkit.repository.graves import buried, read_rounds
+from drkit.repository.graves import buried, pack_names, read_rounds
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.target import Target
 from storage_backends.api import Key
 from storage_backends.errors import AlreadyExists, NotFound
-
-_ROUND_FRAME_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +159,7 @@ def entomb(
         "reason": reason,
         "created_at": clock.now().isoformat(timespec="microseconds"),
     }
-    writer = data_key.writer(Kind.TOMBSTONE, entropy(16), canonical(value))
-    compressor = zstandard.ZstdCompressor(level=3, write_content_size=True)
-    content = "".join(f"{key}\n" for key in sorted(set(keys))).encode("ascii")
-    for start in range(0, len(content), _ROUND_FRAME_BYTES):
-        raw = content[start : start + _ROUND_FRAME_BYTES]
-        payload, codec = compress(compressor, raw)
-        writer.frame(payload, len(raw), codec=codec)
-    target.put(name, writer.finish())
+    target.put(name, seal_json(data_key, Kind.TOMBSTONE, entropy(16), value, pack_names(keys)))
     return name
 
 

@@ -91,6 +91,7 @@ class Summary:
     engine_version: int
     size_bytes: int
     stored_bytes: int
+    useful_bytes: int
     new_bytes: int
     files: int
     page_errors: int

@@ -76,7 +76,7 @@ _BELOW = {
     "tombstones": _row(rf"({_RUN})", Kind.TOMBSTONE, Sharing.OWN),
     "verdicts": _row(rf"({_RUN})", Kind.VERDICT, Sharing.OWN),
     "quarantine": _row(rf"((?:{_WAL})-{_HEX16})", Kind.QUARANTINE, Sharing.LOOSE, bulk=True),
-    "holds": _row(r"(.+)", Kind.HOLD, Sharing.LOOSE),
+    "holds": _row(rf"({_RUN}\.(?:hold|release))", Kind.HOLD, Sharing.SHARED),
 }
 _SYSTEMS = (
     ("reports", _row(f"({_RUN})", Kind.REPORT, Sharing.SHARED, bulk=True)),

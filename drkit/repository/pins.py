@@ -58,6 +58,10 @@ class Pins:
                 cure="move it away; the next command pins the targets anew, so check their URLs first",
             ) from error
 
+    def used(self) -> set[str]:
+        """The names of targets that this host has used, and that were not retired."""
+        return {name for name, pin in self.targets.items() if pin.target not in self.retired}
+
     def save(self) -> None:
         """Durable on return. Raises ConfigError where the folder cannot be made or written to."""
         make_spool(self._path.parent)

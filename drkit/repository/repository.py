@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from drkit.core.errors import ConfigError, Conflict, Damage, DrkitError, KeyMissing, Unreachable
 from drkit.crypto.container import DataKey
@@ -12,21 +14,27 @@ from drkit.crypto.slots import Secret
 from drkit.repository.identity import Descriptor, SlotsGone, read_descriptor, unlock_target
 from drkit.repository.layout import KEYS
 from drkit.repository.pins import Pin, Pins
+from drkit.repository.rescue import rescued
 from drkit.repository.retirement import returned
 from drkit.repository.target import Target
 from storage_backends.errors import NotFound, NotThisTarget, StorageError
 
 Problem = DrkitError | StorageError
+_NOBODY = Pin("", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """targets: those that opened, in configured order; absent: why each other one did not."""
+    """targets: those that opened, in configured order; absent: why each other one did not.
+
+    rescued: those of `targets` that are only read, by their key slots, and what is wrong with their descriptor.
+    """
 
     ring: Ring
     targets: Sequence[Target]
     absent: Mapping[str, Problem]
     data_key: DataKey = field(repr=False)
+    rescued: Mapping[str, Problem] = field(default_factory=dict)
 
     def target(self, name: str) -> Target:
         for target in self.targets:
@@ -46,8 +54,11 @@ def open_repository(
     *,
     entropy: Entropy,
     unsaved: Callable[[Problem], None] | None = None,
+    reading: bool = False,
 ) -> Repository:
     """Open on all targets that answer; `failed` are those whose backend could not even be made.
+
+    reading: nothing will be written: where no target opens, one whose descriptor alone is damaged serves.
 
     Raises what kept the last one from opening when none did; KeyMissing and Conflict at once: they concern all.
     Pins what is new (durable); where that cannot be kept, `unsaved` is told, and without one it is raised. A target
@@ -65,7 +76,7 @@ def open_repository(
             absent[target.name] = error
     opened = [t for t in targets if t.name in descriptors]
     if not opened:
-        raise _none(absent)
+        return _rescue(targets, absent, secret, pins, entropy) if reading else _fail(absent)
     if len({d.repository for d in descriptors.values()}) > 1:
         raise Conflict(
             "the targets belong to different repositories",
@@ -88,6 +99,53 @@ def open_repository(
     if not opened:
         raise _none(absent)
     return Repository(ring, tuple(opened), absent, DataKey(ring, entropy))
+
+
+def _rescue(
+    targets: Sequence[Target], absent: Mapping[str, Problem], secret: Secret, pins: Pins, entropy: Entropy
+) -> Repository:
+    """On targets whose descriptor alone is damaged, by what their key slots prove. Nothing is pinned.
+
+    Raises as `open_repository` where none has a slot that opens.
+    """
+    proven: dict[str, Ring] = {}
+    for target in targets:
+        if isinstance(absent[target.name], Damage):
+            with suppress(StorageError):
+                ring = rescued(target, secret, pins.targets.get(target.name))
+                if ring is not None and pins.targets.get(target.name, _NOBODY).target not in pins.retired:
+                    proven[target.name] = ring
+    if not proven:
+        return _fail(absent)
+    ring = max(proven.values(), key=lambda one: one.epoch)
+    names = [name for name, one in proven.items() if one.repository == ring.repository]
+    left = {name: problem for name, problem in absent.items() if name not in names}
+    why = {name: absent[name] for name in names}
+    return Repository(ring, tuple(t for t in targets if t.name in names), left, DataKey(ring, entropy), why)
+
+
+def _fail(absent: Mapping[str, Problem]) -> NoReturn:
+    raise _none(absent)
+
+
+def refuse_strangers(targets: Sequence[Target], pins: Pins) -> None:
+    """For who is about to make descriptors: an empty place where a target was before is an unmounted disk.
+
+    Raises NotThisTarget where a target that this host has used is not there, or is another; Damage.
+    """
+    used = pins.used()
+    for target in targets:
+        if target.name not in used:
+            continue
+        try:
+            _identify(target, pins, ())
+        except NotThisTarget as error:
+            cure = (
+                "is the right disk mounted, the bucket right? a new place gets a name of its own; where the old one is "
+            )
+            cure += f"lost for good: `drkit target retire {target.name}`, or, without another target, remove it from "
+            cure += "pins.json in the spool"
+            raise NotThisTarget(error.what, where=error.where, why=error.why, cure=cure) from None
 
 
 def _identify(target: Target, pins: Pins, known: Collection[str]) -> Descriptor:

@@ -40,11 +40,17 @@ def retirement_key(target: str) -> Key:
     return Key(f"{RETIRED}{target}")
 
 
-def retire(record: Retirement, on: Target, *, data_key: DataKey, ring: Ring, entropy: Entropy) -> Retirement:
-    """Write the record to one target; durable on return. The one that stands: an earlier one is kept.
+def retire(record: Retirement, on: Sequence[Target], *, data_key: DataKey, ring: Ring, entropy: Entropy) -> Retirement:
+    """Write the record to these targets, the same bytes; durable on return. The one that stands: where one of them has
+    an earlier one, that is kept and goes to the others.
 
     Raises StorageError; Damage where what stands under its name does not open.
     """
+    for one in on:
+        try:
+            return _put(*_read(ring, one, record.target), on, ring)
+        except NotFound:
+            continue
     value: Json = {
         "name": record.key,
         "target": record.target,
@@ -52,21 +58,31 @@ def retire(record: Retirement, on: Target, *, data_key: DataKey, ring: Ring, ent
         "reason": record.reason,
         "at": record.at,
     }
-    try:
-        on.put(record.key, seal_json(data_key, Kind.RETIREMENT, entropy(16), value))
-    except AlreadyExists:
-        return read_retirement(ring, on, record.target)
+    return _put(record, seal_json(data_key, Kind.RETIREMENT, entropy(16), value).joined(), on, ring)
+
+
+def _put(record: Retirement, sealed: bytes, on: Sequence[Target], ring: Ring) -> Retirement:
+    for one in on:
+        try:
+            one.write(record.key, [sealed], len(sealed))
+        except AlreadyExists:
+            read_retirement(ring, one, record.target)
     return record
 
 
 def read_retirement(ring: Ring, on: Target, target: str) -> Retirement:
     """One record, authenticated. Raises NotFound, Damage, KeyMissing or what kept it from being read."""
+    return _read(ring, on, target)[0]
+
+
+def _read(ring: Ring, on: Target, target: str) -> tuple[Retirement, bytes]:
     key = retirement_key(target)
-    value = open_object(ring, on.read(key), kind=Kind.RETIREMENT, name=key).json
+    sealed = on.read(key)
+    value = open_object(ring, sealed, kind=Kind.RETIREMENT, name=key).json
     if value.get("target") != target:
         raise Damage("a retirement names another target", where=f"{on.where}: {key}", why=str(value.get("target")))
     name, reason, at = (str(value.get(member) or "") for member in ("configured", "reason", "at"))
-    return Retirement(target, name, reason, at)
+    return Retirement(target, name, reason, at), sealed
 
 
 def listed(on: Target) -> list[str]:

@@ -59,7 +59,7 @@ class Unsound(Damage):
 class Sound:
     """An object as its open section tells, its digest holding. header None: it is not a sealed one.
 
-    references: as bytes, of manifests alone. Nothing here is authenticated.
+    references: as bytes, of manifests and rounds of tombstones alone. Nothing here is authenticated.
     """
 
     size_bytes: int
@@ -216,7 +216,7 @@ def _open_section(
     if not isinstance(value, dict) or value.get("name") != key:
         why = str(value.get("name", "")) if isinstance(value, dict) else ""
         raise Unsound(Fault.FOREIGN, "the object belongs under another name", where=where, why=why)
-    return value, opened[header.json_bytes :] if place.kind is Kind.MANIFEST else b""
+    return value, opened[header.json_bytes :] if place.kind in (Kind.MANIFEST, Kind.TOMBSTONE) else b""
 
 
 def _is_cut(target: Target, key: Key, start: int, size_bytes: int) -> bool:

@@ -72,6 +72,13 @@ class Shared(Generic[K, V]):
             self._evict()
         slot.settle(value)
 
+    def drop(self, key: K) -> None:
+        """Forget a value that nobody asks for any more; one that is not made yet stays."""
+        with self._lock:
+            if key in self._sizes:
+                del self._slots[key]
+                self._held -= self._sizes.pop(key)
+
     def fail(self, key: K, error: BaseException) -> None:
         """Give the claim up: those who wait get `error`, who comes later may claim again."""
         with self._lock:

@@ -2,12 +2,16 @@
 
     <spool>/wal/debts/<target>/<file>-<digest>    a debt: an object that this target still lacks
     <spool>/wal/sealed/<file>-<digest>            its sealed bytes, written before the debt, removed after the last one
-    <spool>/wal/lock, paying                      flock: who changes debts, who pays
+    <spool>/wal/sealed/.<file>-<digest>.<token>.aside    put aside by who found no debt of it, until it looked again
+    <spool>/wal/lock                              flock: shared by who writes, so that a sweep spares what is unfinished
+    <spool>/wal/paying                            flock: who pays; its mtime: when that one last said so
     <spool>/resting/<target>                      when it failed last, and how often in a row
     <spool>/beside/<target>                       it was on a device of the server when it was last opened
+    <spool>/suspects/<key, its / as ~>            an object that a read met damaged or missing, on some target
     <spool>/systems/<cluster>                     the system identifier that this host archives under that name
 
 Debts are durable on return. A crash leaves sealed bytes without a debt, which are rubbish, never a debt without bytes.
+Nobody ever waits for a lock: a process that is stopped in the midst of it (a job, a debugger, Ctrl-Z) holds up no WAL.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +36,8 @@ from storage_backends.errors import AlreadyExists, StorageError
 from storage_backends.oserrors import os_errors
 
 _FIRST_REST_S, _LONGEST_REST_S = 10.0, 120.0
+_SILENT = timedelta(seconds=60)
+_ASIDE = ".aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +76,16 @@ class Spool:
         owed = list(debts)
         for made in (self._sealed, *(self._debts / debt.target for debt in owed)):
             durable.make_dirs(made, sync_existing=True)
-        with self._locked("lock"):
+        with self._locked(
+            "lock", shared=True
+        ):  # held by a sweep: at worst that takes what is unfinished, and this fails
             self._keep(owed[0], blob)
             for debt in owed:
                 text = json.dumps(asdict(debt), sort_keys=True)
                 durable.replace(self._debts / debt.target / debt.ident, text.encode())
+            # Who puts the bytes aside from now on sees the debts, and puts them back; who did before is seen here.
+            if not (self._sealed / owed[0].ident).exists():
+                self._keep(owed[0], blob)
 
     def _keep(self, debt: Debt, blob: Blob) -> None:
         try:
@@ -109,49 +121,90 @@ class Spool:
     def sealed(self, debt: Debt) -> Blob:
         """The sealed bytes; raises Damage where they are not what was written."""
         path = self._sealed / debt.ident
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise Damage("the sealed bytes of a debt are missing in the spool", where=str(path)) from None
+        data = self._bytes(debt.ident)
+        if data is None:
+            raise Damage("the sealed bytes of a debt are missing in the spool", where=str(path))
         digest = check_digest(data, str(path))
         if digest.hex() != debt.digest:
             raise Damage("the sealed bytes of a debt are others", where=str(path))
         return Blob((data[:-DIGEST_BYTES], digest), len(data), digest)
 
+    def _bytes(self, ident: str) -> bytes | None:
+        """Also where they are aside just now, or who put them aside died; None: there are none."""
+        path = self._sealed / ident
+        for place in (path, *self._sealed.glob(f".{ident}.*{_ASIDE}"), path):
+            with suppress(FileNotFoundError):
+                return place.read_bytes()
+        return None
+
     def block(self, debt: Debt, why: str) -> None:
         """Mark it as one that only a repair of the target can settle."""
         text = json.dumps(asdict(replace(debt, blocked=True, why=why)), sort_keys=True)
-        with self._locked("lock"):
+        with self._locked("lock", shared=True):
             durable.replace(self._debts / debt.target / debt.ident, text.encode())
 
     def settle(self, debt: Debt) -> None:
         """It is paid, or nothing is owed any more. The bytes go with the last debt of the object."""
-        with self._locked("lock"):
-            (self._debts / debt.target / debt.ident).unlink(missing_ok=True)
-            durable.sync_dir(self._debts / debt.target)
-            self._drop_if_unowed(debt.ident)
+        (self._debts / debt.target / debt.ident).unlink(missing_ok=True)
+        durable.sync_dir(self._debts / debt.target)
+        self._drop_if_unowed(debt.ident)
 
     def sweep(self) -> None:
         """Remove what an `owe` or `settle` left that died half way: files never finished, bytes that no debt names."""
         if not self._sealed.exists():
             return
-        with self._locked("lock"):  # under which alone they are written: what is unfinished now, nobody finishes
-            for folder in (self._sealed, *(self._debts / target for target in _names(self._debts))):
+        with self._locked("lock") as alone:  # nobody writes: what is unfinished now, nobody finishes
+            for folder in (self._sealed, *(self._debts / target for target in _names(self._debts))) if alone else ():
                 for left in folder.glob(f".*{durable.TEMPORARY_SUFFIX}"):
                     left.unlink(missing_ok=True)
-            for ident in _names(self._sealed):
-                self._drop_if_unowed(ident)
+        for aside in self._sealed.glob(f".*{_ASIDE}"):
+            self._drop_or_put_back(aside, aside.name[1:].rsplit(".", 2)[0])
+        for ident in _names(self._sealed):
+            self._drop_if_unowed(ident)
 
     def _drop_if_unowed(self, ident: str) -> None:
-        if not any((self._debts / target / ident).exists() for target in _names(self._debts)):
-            (self._sealed / ident).unlink(missing_ok=True)
+        """Two looks, and the bytes aside at the second one: a debt that is made in between is seen by it, or its maker
+        sees that the bytes are gone and writes them anew (`owe`). So neither has to wait for the other."""
+        if self._is_owed(ident):
+            return
+        aside = self._sealed / f".{ident}.{secrets.token_hex(8)}{_ASIDE}"
+        try:
+            (self._sealed / ident).rename(aside)
+        except FileNotFoundError:
+            return
+        self._drop_or_put_back(aside, ident)
+
+    def _drop_or_put_back(self, aside: Path, ident: str) -> None:
+        if self._is_owed(ident):
+            with suppress(FileNotFoundError):  # somebody else did
+                aside.rename(self._sealed / ident)
+        else:
+            aside.unlink(missing_ok=True)
+
+    def _is_owed(self, ident: str) -> bool:
+        return any((self._debts / target / ident).exists() for target in _names(self._debts))
 
     @contextmanager
-    def paying(self) -> Iterator[bool]:
-        """Whether we are the one process that pays; never waits."""
+    def paying(self, now: datetime) -> Iterator[bool]:
+        """Whether we are to pay: nobody else does, or who does was silent for a minute, is stopped or hangs. Never
+        waits. Two that pay do the same twice and harm nobody."""
         durable.make_dirs(self.folder / "wal")
-        with self._locked("paying", wait=False) as ours:
+        with self._locked("paying") as alone:
+            ours = alone or self._payer_silent(now)
+            if ours:
+                self.pays(now)
             yield ours
+
+    def pays(self, now: datetime) -> None:
+        """Who pays says so, now and then."""
+        with suppress(FileNotFoundError):
+            os.utime(self.folder / "wal" / "paying", (now.timestamp(), now.timestamp()))
+
+    def _payer_silent(self, now: datetime) -> bool:
+        with suppress(FileNotFoundError):
+            said_s = (self.folder / "wal" / "paying").stat().st_mtime
+            return abs(now.timestamp() - said_s) > _SILENT.total_seconds()
+        return True
 
     def _read(self, path: Path) -> Debt | None:
         try:
@@ -162,13 +215,14 @@ class Spool:
             raise Damage("a debt in the spool is damaged", where=str(path), why=str(error)) from error
 
     @contextmanager
-    def _locked(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+    def _locked(self, name: str, *, shared: bool = False) -> Iterator[bool]:
+        """Whether we have it: nobody waits for it."""
         path = self.folder / "wal" / name
         with os_errors(f"lock {name}", str(path.parent)):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 ours = True
             except BlockingIOError:
                 ours = False
@@ -224,6 +278,32 @@ class Spool:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return dict(value)
+
+    # --- objects that were met damaged ---
+
+    def suspect(self, keys: Iterable[str]) -> None:
+        """Remember that a read met them damaged or missing on a target: the next verification looks at them, whatever
+        its part. Who met them has something better to do than to wait for it: what cannot be kept is forgotten.
+        """
+        try:
+            for key in keys:
+                durable.make_dirs(self.folder / "suspects")
+                durable.replace(self.folder / "suspects" / key.replace("/", "~"), b"")
+        except StorageError:
+            return
+
+    def suspects(self) -> frozenset[str]:
+        """What is to be looked at. None where this user cannot say."""
+        try:
+            return frozenset(name.replace("~", "/") for name in _names(self.folder / "suspects"))
+        except OSError:
+            return frozenset()
+
+    def looked_at(self, keys: Iterable[str]) -> None:
+        """They were read on every target, and what is wrong with them is known elsewhere."""
+        with suppress(OSError):
+            for key in keys:
+                (self.folder / "suspects" / key.replace("/", "~")).unlink(missing_ok=True)
 
     # --- where targets are ---
 

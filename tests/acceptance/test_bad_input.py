@@ -149,10 +149,10 @@ CASES = [
     ),
     Case("from-unmounted", "restore --from b", 7, "not-this-target", ("no repository", "mounted"), unmount("b")),
     # damage, on both targets
-    Case("descriptor-flipped", "list", 9, "damage", ("descriptor is damaged", "a: ", "b: "), flip("repository")),
+    Case("descriptor-flipped", "backup", 9, "damage", ("descriptor is damaged", "a: ", "b: "), flip("repository")),
     Case("slot-flipped", "list", 9, "damage", ("key slot is damaged", "keys/"), flip("keys/*/*")),
     Case("slots-gone", "list", 8, "key", ("no target has a key slot", "any copy"), lose("keys/*/*")),
-    Case("repository-truncated", "restore", 9, "damage", ("repository",), truncate("repository")),
+    Case("descriptor-truncated", "backup", 9, "damage", ("repository",), truncate("repository")),
     Case("manifest-flipped", "restore", 9, "damage", ("manifest",), flip("clusters/*/manifests/*", 0.9)),
     Case("manifest-head-flipped", "restore", 9, "damage", ("manifest",), flip("clusters/*/manifests/*", 0.1)),
     Case("pack-truncated", "restore", 9, "damage", ("no good backup", "broken"), truncate("clusters/*/packs/*/*")),

@@ -76,20 +76,34 @@ def test_the_whole_manifest_is_read_before_anything_is_touched_and_an_older_back
         assert {one["name"]: one["state"] for one in standings} == {"a": "broken", "b": "broken"}
         assert "digest does not hold" in standings[0]["why"]
         assert past.words["second"] in plan["notes"][0] and "PASSED OVER" in plan["notes"][0]
-    with started(past, copy, "my restore") as session:
+    with started(past, copy, "my restore", past.words["second"], "passed over") as session:
         assert [row[0] for row in session.execute("select n from t order by n").fetchall()] == list(range(1, 11))
     # a point before the second backup never wanted it: nothing is said
     early = past.plan(copy, "--to", past.words["between"])
     assert early["backup"] == past.words["first"] and early["skipped"] == []
 
 
+def test_all_descriptors_are_damaged_and_the_key_slots_lead_to_the_data(past: Past) -> None:
+    """Also where nothing is pinned: the machine is a new one, and these targets are all that is left."""
+    copy = past.copy("nameless")
+    flip("repository")(copy)
+    (copy.root / "spool" / "pins.json").unlink()
+    before = listing(copy.root / "a", copy.root / "b")
+    with started(past, copy, "rescued", "key slots alone") as session:
+        assert [row[0] for row in session.execute("select n from t order by n").fetchall()] == list(range(1, 11))
+    assert listing(copy.root / "a", copy.root / "b") == before
+
+
 @contextmanager
-def started(past: Past, copy: Copy, name: str) -> Iterator[psycopg.Connection[Any]]:
-    """`drkit restore --start` into a folder, as a person does it: a session by the line that it prints for psql."""
+def started(past: Past, copy: Copy, name: str, *says: str) -> Iterator[psycopg.Connection[Any]]:
+    """`drkit restore --start` into a folder, as a person does it: a session by the line that it prints for psql.
+
+    says: what it must have told on stderr.
+    """
     data = copy.root / name
     done = past.scene.drkit("restore", "--into", data, "--start", config=copy.config)
     try:
-        assert past.words["second"] in done.stderr and "passed over" in done.stderr
+        assert all(word in done.stderr for word in says), done.stderr
         line = next(one for one in done.stdout.splitlines() if "psql -h" in one)
         words = shlex.split(line.partition("; ")[2])
         with psycopg.connect(f"host='{words[2]}' port={words[4]} dbname=postgres user=postgres") as session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.acceptance.shelves import FolderShelf, flipped
 from tests.drills.drill_world import ROWS, DrillWorld, drill_world
 
 pytestmark = pytest.mark.real
@@ -38,4 +39,23 @@ def test_row_06_a_drill_that_promotes_leaves_the_repository_as_it_was() -> None:
             assert answer["plan"]["target"]["timeline"] == 1
             assert session.execute("select count(*) from t").fetchone() == (ROWS + 1,)
         assert [window["timeline"] for window in one.answer("windows")["windows"]] == [1, 1]
+        world.clean()
+
+
+def test_row_06_a_drill_that_meets_damage_reports_it_and_repairs_nothing() -> None:
+    """Another pack on each target: whichever is read first, something is met."""
+    with drill_world() as world:
+        one = world.world
+        one.switch()
+        for number, target in enumerate("ab"):
+            shelf = FolderShelf(one.place(target))
+            packs = [key for key in shelf.listed() if "/packs/" in key]
+            flipped(shelf, packs[number])
+        before = world.objects()
+        report = world.run("quick-disk", "--no-ledger")
+        assert report["verdict"] == "pass"
+        told = [finding for finding in report["findings"] if "could not serve" in finding["text"]]
+        assert told and all("drkit verify --repair" in finding["cure"] for finding in told), report["findings"]
+        after = world.objects()
+        assert {path: after.get(path) for path in before} == before
         world.clean()

@@ -159,7 +159,7 @@ def test_row_22_a_full_target_is_called_full_by_backup_and_by_archiving() -> Non
             one.start()
             server.query("create table t (n int)")
             one.backup()
-            _until_full(one)
+            until_full(one)
             log = server.log.read_text()
             assert "is not archived" in log and "no space" in log.lower() and str(small) in log
             assert "No such file" not in log
@@ -178,7 +178,7 @@ def test_row_22_a_full_target_is_called_full_by_backup_and_by_archiving() -> Non
         server.close()
 
 
-def _until_full(one: Scene) -> None:
+def until_full(one: Scene) -> None:
     """Write what cannot be compressed until archiving fails."""
     one.server.query("create table noise (x bytea)")
     one.server.query("alter table noise alter x set storage external")

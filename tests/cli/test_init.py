@@ -78,6 +78,32 @@ def test_a_second_init_changes_nothing(place: Place) -> None:
     assert {path: path.read_bytes() for path in place.files()} == before
 
 
+@pytest.mark.parametrize("left", ["an empty folder", "nothing"])
+def test_a_disk_that_is_not_mounted_is_never_founded_anew(place: Place, left: str) -> None:
+    """Else backups would go to the disk below the mount point, and the real one would be the stranger afterwards."""
+    a, away = place.root / "a", place.root / "away"
+    place.configure(a=a, b=place.root / "b")
+    assert place.drkit("init", "--yes").returncode == 0
+    a.rename(away)
+    if left == "an empty folder":
+        a.mkdir()
+    before = {path: path.read_bytes() for path in place.files()}
+    status, error = place.refusal("init", "--yes")
+    assert status == 7 and "mounted" in error["cure"] + error["why"] and str(a) in error["where"] + error["why"]
+    assert {path: path.read_bytes() for path in place.files()} == before
+    assert a.exists() == (left == "an empty folder")
+    if a.exists():
+        assert "drkit target retire a" in error["cure"]
+        a.rmdir()
+    away.rename(a)
+    assert place.drkit("init").returncode == 0
+
+    away = a.rename(away)
+    assert place.drkit("target", "retire", "a", "--yes").returncode == 0
+    assert place.drkit("init", "--yes").returncode == 0, "the place can be used again as a new target"
+    assert place.drkit("list").returncode == 0
+
+
 def test_one_folder_under_two_names_is_refused_before_anything_is_written(place: Place) -> None:
     real = place.root / "a"
     real.mkdir()

@@ -62,6 +62,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     [
         ('rule    = "3-2-1-1-0"', 'rules = "3-2-1"', ["copies.rules", "did you mean 'rule'", "backup_ack"]),
         ('rule    = "3-2-1-1-0"', 'rule = "1-2-1"', ["copies.rule", "no 1 copies"]),
+        ('rule    = "3-2-1-1-0"', "rule = 3", ["copies.rule '3' is not a rule", "3-2-1"]),
         ('rpo = "60s"', "rpo = 60", ["cluster.orders.objectives.rpo", "no unit", "30m"]),
         ('rpo = "60s"', 'rpo = "1mo"', ["objectives.rpo", "differ in length"]),
         ('medium = "disk"', 'medium = "floppy"', ["target.local.medium", "floppy", "'disk', 'object'"]),
@@ -107,7 +108,7 @@ def test_all_wrong_settings_are_told_at_once(tmp_path: Path) -> None:
     ("name", "value", "told"),
     [
         ("DRKIT_BACKUP__WORKERS", "many", "backup.workers (set by DRKIT_BACKUP__WORKERS)"),
-        ("DRKIT_BAKCUP__WORKERS", "4", "bakcup"),
+        ("DRKIT_BAKCUP__WORKERS", "4", "bakcup (set by DRKIT_BAKCUP__WORKERS)"),
         ("DRKIT_SCHEDULE__CRON", "x", "DRKIT_SCHEDULE__CRON"),
         ("DRKIT_BACKUP__", "x", "names no key"),
         ("DRKIT_COPIES__RULE", '"2-1-0"\nx = 1', "rule"),

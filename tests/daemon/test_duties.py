@@ -13,7 +13,8 @@ from drkit.cli.verbs import VERBS, jobs
 from drkit.config.load import check
 from drkit.config.model import Config
 from drkit.core.errors import ConfigError
-from drkit.daemon.duties import duties, impossible, refuse_impossible
+from drkit.daemon.duties import broken_files, duties, impossible, refuse_impossible, short_drills
+from policies.protection import Level
 
 _BASE = """
 [cluster.orders]
@@ -115,15 +116,46 @@ def test_a_drill_that_there_is_not_is_refused_with_those_that_there_are(tmp_path
 
 def test_a_drill_in_a_file_is_named_by_its_whole_path_and_read(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    with pytest.raises(ConfigError, match=r"the drill's file is missing"):
-        refuse_impossible(of_drill(str(file)), {"drill"}, FILE)
-    file.write_text('scenario = "flood"\n')
-    with pytest.raises(ConfigError, match="no definition"):
-        refuse_impossible(of_drill(str(file)), {"drill"}, FILE)
+    for content, told in ((None, "file is missing"), ('scenario = "flood"', "no definition"), ("{", "not TOML")):
+        if content is not None:
+            file.write_text(content)
+        (found,) = broken_files(of_drill(str(file)))
+        assert told in found.text and f"schedule[1].scenario = '{file}'" in found.text
+        assert (found.kind, found.level, found.about) == ("schedule.file", Level.BAD, str(file)) and found.cure
+        refuse_impossible(of_drill(str(file)), {"drill"}, FILE)  # the daemon starts: archiving does not hang on it
     file.write_text('scenario = "disk-lost"\n')
-    refuse_impossible(of_drill(str(file)), {"drill"}, FILE)
+    assert broken_files(of_drill(str(file))) == []
     with pytest.raises(ConfigError, match="whole path"):
         refuse_impossible(of_drill("mine.toml"), {"drill"}, FILE)
+
+
+def test_a_scheduled_drill_that_could_not_break_the_rpo_is_named() -> None:
+    wanted = config(
+        """
+        [cluster.orders.objectives]
+        rpo = "60s"
+        [drill.short]
+        scenario = "disk-lost"
+        ledger = true
+        load = "10s"
+        [[schedule]]
+        job = "drill"
+        cron = "0 1 * * *"
+        scenario = "D03"
+        [[schedule]]
+        job = "drill"
+        cron = "0 2 * * *"
+        scenario = "short"
+        [[schedule]]
+        job = "drill"
+        cron = "0 3 * * *"
+        scenario = "short"
+        point = "oldest"
+        """
+    )
+    (found,) = short_drills(wanted, "orders")
+    assert found.startswith("schedule[2].scenario = 'short': it writes rows for 10s, the rpo is")
+    assert list(short_drills(wanted, "pay")) == []
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from drkit.daemon.metrics import CONTENT_TYPE, Family, families, render
 from drkit.daemon.metrics_server import MetricsServer
 from drkit.daemon.watch import Looked
 from tests.daemon.facts import HOUR, NOW, archive, facts, record
+from tests.daemon.wal_host import Told
 
 ANSWER = {
     "findings": [{"cluster": "orders", "level": "bad"}, {"cluster": "orders", "level": "bad"}],
@@ -137,11 +138,11 @@ def test_promtool_has_nothing_to_say() -> None:
 
 @contextmanager
 def listening(text: Callable[[], str] = page, connection_s: float = 30.0) -> Iterator[int]:
-    server, token = MetricsServer("127.0.0.1", 0, text, connection_s=connection_s), CancelToken()
+    server, token = MetricsServer("127.0.0.1", 0, text, Told(), connection_s=connection_s), CancelToken()
     thread = threading.Thread(target=server.run, args=(token,))
     thread.start()
     try:
-        yield server.port
+        yield server.port()
     finally:
         token.cancel()
         thread.join(60)
@@ -167,14 +168,39 @@ def test_two_paths_and_no_more() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 def test_only_this_host_is_answered(host: str) -> None:
     with pytest.raises(ConfigError) as error:
-        MetricsServer(host, 0, page)
+        MetricsServer(host, 0, page, Told())
     assert "proxy" in error.value.cure
 
 
-def test_a_port_that_is_taken() -> None:
-    with listening() as port, pytest.raises(ConfigError) as error:
-        MetricsServer("127.0.0.1", port, page)
-    assert str(port) in error.value.where
+def test_a_port_that_is_taken_is_told_of_and_had_as_soon_as_it_is_free() -> None:
+    """Whoever takes it does not keep the daemon from starting."""
+    told, token = Told(), CancelToken()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = MetricsServer("127.0.0.1", port, page, told, again_s=0.05)
+        thread = threading.Thread(target=server.run, args=(token,))
+        thread.start()
+        while ("metrics.away", "") not in told.kinds:
+            assert thread.is_alive()
+    assert server.port() == port
+    assert get(port, "/healthz")[0] == 200
+    assert told.kinds[-1] == ("metrics.back", "")
+    token.cancel()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_who_stops_before_the_port_is_free_stops() -> None:
+    told, token = Told(), CancelToken()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        server = MetricsServer("127.0.0.1", other.getsockname()[1], page, told, again_s=600.0)
+        thread = threading.Thread(target=server.run, args=(token,))
+        thread.start()
+        while not told.kinds:
+            assert thread.is_alive()
+        token.cancel()
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_who_says_nothing_is_cut_off_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:

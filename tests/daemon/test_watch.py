@@ -120,3 +120,12 @@ def test_what_the_daemon_knows_of_itself() -> None:
         ["backup.failed"],
         ["archive.waiting", "backup.failed"],
     ]
+
+
+def test_a_schedule_that_asks_for_what_it_cannot_have_is_told_as_long_as_it_does() -> None:
+    heard, broken = Heard(), [Finding("schedule.file", Level.BAD, "the drill's file is missing")]
+    watch = LiveWatch(facts, {}, heard, HandClock(), broken=lambda: broken)
+    watch.judge()
+    broken.clear()
+    watch.judge()
+    assert [[one.kind for one in found] for _, found in heard.reports] == [["schedule.file"], []]

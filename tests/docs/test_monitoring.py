@@ -11,7 +11,7 @@ PAGE = CODE / "docs" / "monitoring.md"
 
 def test_every_kind_is_on_the_page() -> None:
     sources = [CODE / "policies" / "protection.py", CODE / "policies" / "alive.py", CODE / "drkit/daemon/status.py"]
-    sources.append(CODE / "drkit/daemon/watch.py")
+    sources += [CODE / "drkit/daemon/watch.py", CODE / "drkit/daemon/duties.py"]
     text = "".join(path.read_text() for path in sources)
     kinds = set(re.findall(r'"((?:[a-z]+)\.(?:[a-z]+))"', text)) - {"utf.8"}
     told = PAGE.read_text()

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from drills.definition import ALIASES, built_in, find_definition
+from drills.definition import ALIASES, Definition, built_in, find_definition, with_load, writes_too_little
 from drills.order import sides
 from drills.scenarios.registry import SCENARIOS
 from drkit.config.drill import Drill
 from drkit.core.errors import ConfigError, Missing, UsageError
+from drkit.core.units import parse_duration
 
 SITES = {"local": "fra", "second": "fra", "vault": "dub"}
 
@@ -85,3 +86,35 @@ def test_the_command_line_changes_one_key_and_leaves_the_others(tmp_path: Path) 
         found.changed({"ledger": False})
     with pytest.raises(ValueError, match="finds its own"):
         drill(scenario="wal-gap").changed({"point": "oldest"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "promised", "load", "enough"),
+    [
+        ({}, None, "10s", True),
+        ({}, "60s", "75s", True),
+        ({}, "2s", "10s", True),
+        ({"rpo": "2m"}, "60s", "150s", True),
+        ({"load": "30s"}, "60s", "30s", False),
+        ({"load": "60s"}, "60s", "60s", False),
+        ({"load": "61s"}, "60s", "61s", True),
+        ({}, "1h", "10s", False),
+        ({"deadlines": {"fault": "3h"}}, "1h", "75m", True),
+        ({"ledger": False}, "60s", "10s", True),
+        ({"point": "oldest"}, "60s", "10s", True),
+        ({"scenario": "wal-gap"}, "60s", "10s", True),
+        ({"tests": ["rto"]}, "60s", "10s", True),
+    ],
+)
+def test_rows_are_written_for_longer_than_may_be_lost(
+    keys: dict[str, object], promised: str | None, load: str, enough: bool
+) -> None:
+    drill = Drill.model_validate({"scenario": "disk-lost", "ledger": True} | keys)
+    rpo = None if promised is None else parse_duration(promised)
+    found = Definition("mine", drill, "a test")
+    assert with_load(found, rpo).drill.load == parse_duration(load)
+    assert with_load(with_load(found, rpo), None).drill.load == parse_duration(load)
+    why = writes_too_little(found, rpo)
+    assert (why == "") == enough
+    if why:
+        assert why.startswith("it writes rows for ")

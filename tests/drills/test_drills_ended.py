@@ -13,6 +13,7 @@ import pytest
 
 from drills.sandbox import PREFIX
 from tests.acceptance.scene import DRKIT, as_server
+from tests.daemon.real_daemon import real_daemon
 from tests.drills.drill_world import DrillWorld, drill_world, states
 from tests.real.postgres import give
 from tests.storage_backends.mounts import tmpfs
@@ -57,6 +58,34 @@ def test_what_a_killed_drill_left_the_next_one_removes(world: DrillWorld) -> Non
     assert any("a drill was killed" in one["text"] and str(sandbox) in one["text"] for one in report["findings"])
     assert (foreign / "precious").exists()
     shutil.rmtree(foreign)
+    world.clean()
+
+
+def test_what_a_killed_drill_left_goes_with_the_next_start_of_the_daemon(world: DrillWorld) -> None:
+    """A server with the cluster's data does not run on until the drill of next month."""
+    pid, sandbox, server = begin(world)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with real_daemon(world.world.config) as daemon:
+        for _ in range(1200):
+            if "remains.removed" in daemon.log.read_text():
+                break
+            time.sleep(0.05)
+        assert not sandbox.exists() and not Path(f"/proc/{server}").exists(), daemon.log.read_text()[-3000:]
+        assert daemon.stop() == 0
+    world.clean()
+    assert world.world.answer("drill", "tidy")["removed"] == []
+
+
+def test_tidying_by_hand_spares_what_lives(world: DrillWorld) -> None:
+    pid, sandbox, server = begin(world)
+    assert world.world.answer("drill", "tidy")["removed"] == []
+    assert sandbox.exists() and Path(f"/proc/{server}").exists()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    (found,) = world.world.answer("drill", "tidy")["removed"]
+    assert (found["folder"], found["cluster"], found["schema_left"]) == (str(sandbox), "main", "")
+    assert found["processes"] > 0
     world.clean()
 
 

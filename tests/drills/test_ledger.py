@@ -200,9 +200,7 @@ def test_holes_are_found_exactly(history: Order, data: st.DataObject) -> None:
     verdict: Verdict = judge(book, rows_of(back), NEVER)
     there = {one.key for one in back}
     holes = {
-        one.key
-        for one in book
-        if one.key not in there and any(w == one.writer and n > one.number for w, n in there)
+        one.key for one in book if one.key not in there and any(w == one.writer and n > one.number for w, n in there)
     }
     assert set(verdict.holes) == holes
 

@@ -96,3 +96,21 @@ def test_too_little_room_is_told_in_numbers(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="not enough space") as error:
         check_room(tmp_path, 1 << 60)
     assert str((1 << 60) + (256 << 20)) in error.value.why and "missing" in error.value.why
+
+
+def test_a_file_that_a_dying_server_removes_at_the_same_moment_is_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = make(tmp_path)
+    sandbox.data.mkdir()
+    (sandbox.data / "postmaster.pid").write_text("1")
+    real = os.unlink
+
+    def unlink(path: str, **named: int) -> None:
+        real(path, **named)
+        if Path(path).name == "postmaster.pid":
+            raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    sandbox.remove()
+    assert not sandbox.root.exists()

@@ -103,8 +103,10 @@ def test_a_backup_from_a_standby(pg_server: MakeServer) -> None:
         stop = backup.stop()
     assert start.timeline == 1
     assert parse_backup_label(stop.label).from_standby
-    with Session.open(server.conninfo()) as session, pytest.raises(Refused, match="query failed"):
-        session.switch_wal()
+    with Session.open(server.conninfo()) as session:
+        assert "its primary does" in session.archiver()
+        with pytest.raises(Refused, match="query failed"):
+            session.switch_wal()
 
 
 def test_a_promotion_voids_a_standbys_backup(pg_server: MakeServer) -> None:

@@ -58,6 +58,7 @@ def test_todays_code_makes_the_published_bytes(published: Any, made: Any) -> Non
     same_compressor = made["zstandard"] == published["zstandard"]
     for key, found in published["objects"].items():
         assert made["objects"][key]["frames"] == found["frames"], key
+        assert made["objects"][key].get("names") == found.get("names"), key
         if same_compressor:
             assert made["objects"][key]["hex"] == found["hex"], key
 
@@ -96,4 +97,5 @@ def test_a_reader_that_knows_nothing_of_drkit_opens_them(published: Any, tmp_pat
                 capture_output=True,
                 check=True,
             )
-            assert done.stdout == b"".join(bytes.fromhex(frame["hex"]) for frame in found["frames"])
+            names = "".join(f"{name}\n" for name in found.get("names", [])).encode()
+            assert done.stdout == b"".join(bytes.fromhex(frame["hex"]) for frame in found["frames"]) + names

@@ -21,6 +21,7 @@ from drkit.crypto.keys import Ring, format_key_file
 from drkit.crypto.slots import Secret, seal_slot
 from drkit.repository import evidence
 from drkit.repository.evidence import Evidence, Looked
+from drkit.repository.graves import unpack_names
 from drkit.repository.holds import Hold, add_hold
 from drkit.repository.identity import found as found_repository
 from drkit.repository.layout import Kind, RunId
@@ -103,6 +104,15 @@ def contents(ring: Ring, key: str, data: bytes) -> list[dict[str, object]]:
     return [{"type": type_, "hex": raw.hex()} for type_, raw in opened.frames]
 
 
+def described(ring: Ring, key: str, data: bytes) -> dict[str, object]:
+    """One object; of a round of tombstones also the keys that it names."""
+    kind = parse_header(data, key).kind
+    found: dict[str, object] = {"kind": kind, "hex": data.hex(), "frames": contents(ring, key, data)}
+    if kind == Kind.TOMBSTONE:
+        found["names"] = sorted(unpack_names(parse_open_section(data, key)[2], key))
+    return found
+
+
 def document() -> dict[str, object]:
     ring, made = objects()
     derived = {
@@ -122,10 +132,7 @@ def document() -> dict[str, object]:
         "master keys": {str(epoch): master.hex() for epoch, master in ring.masters.items()},
         "lifetime key": ring.lifetime.hex(),
         "derived": derived,
-        "objects": {
-            key: {"kind": parse_header(data, key).kind, "hex": data.hex(), "frames": contents(ring, key, data)}
-            for key, data in made.items()
-        },
+        "objects": {key: described(ring, key, data) for key, data in made.items()},
     }
 
 

@@ -13,12 +13,13 @@ from io import BytesIO
 from drkit.core.cancel import CancelToken
 from drkit.core.log import NoLog
 from drkit.core.progress import Silent
-from drkit.crypto.container import DataKey, open_object
+from drkit.crypto.container import DataKey
 from drkit.engines.postgres.wal import segment_name
 from drkit.jobs.expire import ExpireOrder, Outcome, expire
 from drkit.jobs.expire_judge import Terms
 from drkit.jobs.means import Means
 from drkit.repository.catalogue import read_catalogue
+from drkit.repository.graves import read_round
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.leases import Lease, LeaseTerms, Verdict, decide
 from drkit.repository.manifest import Reference, seal_manifest
@@ -262,9 +263,7 @@ class ExpireWorld:
     def buried(self, name: str = "a") -> set[str]:
         found: set[str] = set()
         for info in self.backends[name].list(self.layout.folder("tombstones")):
-            data = self.target(name).read(info.key)
-            opened = open_object(KEYS, data, kind=Kind.TOMBSTONE, name=info.key)
-            found.update(opened.joined().decode().splitlines())
+            found |= read_round(self.target(name), info.key, KEYS)
         return found
 
 

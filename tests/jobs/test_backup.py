@@ -397,6 +397,27 @@ def test_rehash_reads_and_stores_everything_anew(pg15: Server) -> None:
     assert again["new_bytes"] > first["new_bytes"] * 0.9
 
 
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+def test_a_map_of_the_backup_before_that_is_lost_on_one_target_is_stored_anew(pg15: Server, how: str) -> None:
+    """What one target lost is no reason to have no backup until somebody repairs it."""
+    world = BackupWorld(pg15)
+    world.start()
+    first = world.backup()
+    path = sorted((world.folders["a"] / world.layout.folder("maps") / first["id"]).iterdir())[0]
+    key = str(path.relative_to(world.folders["a"]))
+    if how == "missing":
+        path.unlink()
+    else:
+        data = bytearray(path.read_bytes())
+        data[200] ^= 1
+        path.write_bytes(data)
+    done = world.drkit("--json", "backup")
+    second = json.loads(done.stdout)["backup"]
+    assert states(second) == {"a": "good", "b": "good"}
+    assert key not in {reference.key(world.layout) for reference in world.manifest(second["id"]).references}
+    assert how == "missing" or f"{key}" in done.stderr
+
+
 def entry_of(manifest: Manifest, path: str) -> Entry:
     return next(entry for entry in manifest.entries if entry.path == path.encode())
 

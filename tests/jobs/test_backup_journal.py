@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from drkit.engines.postgres.walk import Entry as Found
 from drkit.engines.postgres.walk import EntryKind
-from drkit.jobs.backup_commit import Stored
 from drkit.jobs.backup_journal import Journal, read_journal, still_there
+from drkit.jobs.backup_usage import Stored
 from drkit.pipeline.stager import Placed
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import Kind, RunId
@@ -18,6 +19,7 @@ from drkit.repository.manifest import Source
 from storage_backends.memory import MemoryBackend
 from tests.crypto.rings import ring
 from tests.repository.samples import LAYOUT, target
+from tests.storage_backends.mounts import tmpfs
 
 RUN = RunId(1_772_368_259, b"\x00\x01\xab\xff")
 PARENT = RunId(1_772_000_000, b"\xff" * 4)
@@ -88,6 +90,18 @@ def test_a_finished_backup_leaves_no_journal(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "deep" / "j") is not None
     journal.done()
     assert read_journal(tmp_path / "deep" / "j") is None
+
+
+def test_a_full_disk_costs_the_journal_and_nothing_else(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk") as folder:
+        journal = Journal(folder / "journal", RUN, SOURCE)
+        with suppress(OSError):
+            (folder / "filled").write_bytes(bytes(2 << 20))
+        for _ in range(200):
+            journal.stored(Kind.PACK, OWN, FACTS, [])
+        assert read_journal(folder / "journal") is not None
+        journal.done()
+        assert not (folder / "journal").exists()
 
 
 def test_a_pack_that_the_parent_does_not_have_is_not_adopted(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +14,12 @@ from drkit.jobs.expire import expire
 from drkit.repository.leases import Verdict
 from drkit.repository.target import Target
 from policies.retention import Windows
-from storage_backends.api import Key, Traits
+from storage_backends.api import Key, ObjectInfo, Traits, Upload
 from storage_backends.errors import Unavailable, Unsupported
 from storage_backends.memory import MemoryBackend
-from tests.jobs.expire_world import DAY, Days, ExpireWorld, Hooked, done, plain
+from storage_backends.posix import PosixBackend
+from tests.jobs.expire_world import DAY, KEYS, Days, ExpireWorld, Hooked, done, plain
+from tests.repository.samples import add_slot
 
 
 def test_without_a_window_nothing_expires() -> None:
@@ -265,11 +269,33 @@ def test_a_store_that_ignores_conditions_is_refused() -> None:
     world = ExpireWorld()
     world.backends["a"] = Careless("a", clock=world.clock.now)
     world.days(6)
-    outcome = world.plan()
-    assert outcome.plan is None and outcome.problem is not None
     (outcome,) = expire(world.order(), world.means())
     assert isinstance(outcome.problem, Unsupported)
-    assert world.buried() == set()
+    assert world.buried() == set() and not list(world.backends["a"].list("canaries/"))
+
+
+def test_a_store_that_knows_whether_it_heeds_conditions_only_once_it_was_asked() -> None:
+    """As a bucket: nothing is claimed before its first create."""
+
+    class Unasked(MemoryBackend):
+        asked = False
+
+        @property
+        def traits(self) -> Traits:
+            return replace(super().traits, conditional_create=self.asked)
+
+        def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
+            self.asked = True
+            return super().create(key, size_bytes, replacing=replacing)
+
+    world = ExpireWorld()
+    world.backends["a"] = store = Unasked("a", clock=world.clock.now)
+    add_slot(world.target("a"), KEYS)
+    world.days(6)
+    store.asked = False
+    assert world.plan().plan is not None, "a plan creates nothing, and so cannot ask"
+    (outcome,) = world.expire()
+    assert outcome.done is not None and len(outcome.done.backups) == 2
 
 
 def test_a_store_that_only_says_that_it_heeds_conditions_is_refused() -> None:
@@ -345,3 +371,52 @@ def test_old_rounds_become_one_and_tombstones_stay() -> None:
     done(world.expire())
     assert before <= world.buried()
     assert len(world.good()) == 2
+
+
+def test_what_killed_processes_left_beside_objects_goes_after_a_day(tmp_path: Path) -> None:
+    world = ExpireWorld()
+    world.backends["a"] = store = PosixBackend(tmp_path, create_root=True)
+    world.clock.pass_by(datetime.now(UTC) - world.clock.now())  # the folder's clock is this machine's
+    add_slot(world.target("a"), KEYS)
+    made = world.backup()
+    canary = Key("canaries/expire-0123456789abcdef")
+    world.target("a").write(canary, [b"drkit"], 5)
+    unfinished = store.create(Key(f"{world.layout.folder('packs')}{made.id}/00000009"))
+    unfinished.write(b"half")
+    left = [tmp_path / canary, *tmp_path.rglob("*.tmp")]
+    assert len(left) == 2
+    done(world.expire())
+    assert all(path.exists() for path in left), "somebody may be at work"
+    a_day_ago_s = (datetime.now(UTC) - timedelta(hours=25)).timestamp()
+    for path in left:
+        os.utime(path, (a_day_ago_s, a_day_ago_s))
+    done(world.expire())
+    assert not any(path.exists() for path in left)
+    assert set(made.objects) <= world.keys()
+
+
+def test_a_backup_whose_manifest_was_lost_here_stays_elsewhere_until_it_is_mended() -> None:
+    """Were it let go there, nobody could say any more what its data here is for."""
+    world = ExpireWorld(names=("a", "b"))
+    lost = world.days(6)[0]
+    world.backends["a"].delete(world.layout.manifest(lost.run))
+    world.expire_twice()
+    assert lost.id in world.good("b") and set(lost.objects) <= world.keys("a")
+    world.store(lost, "a")
+    world.expire_twice()
+    assert not {lost.id} & (world.good("a") | world.good("b"))
+    assert not set(lost.objects) & (world.keys("a") | world.keys("b"))
+
+
+def test_where_no_manifest_of_a_backup_is_left_nothing_goes_until_its_verdict_is_deleted_by_hand() -> None:
+    world = ExpireWorld()
+    made = world.days(6)
+    world.backends["a"].delete(world.layout.manifest(made[4].run))
+    plan = world.plan().plan
+    assert plan is not None and f"delete {world.layout.verdict(made[4].run)}" in plan.waits
+    world.expire()
+    assert set(made[0].objects) <= world.keys() and world.buried() == set()
+    world.backends["a"].delete(world.layout.verdict(made[4].run))
+    world.expire_twice()
+    assert not (set(made[4].objects) | set(made[0].objects)) & world.keys()
+    assert made[5].id in world.good()

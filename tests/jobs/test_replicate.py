@@ -430,3 +430,14 @@ def test_what_was_found_damaged_there_is_left_to_repair(copies: Copies) -> None:
     )
     todo, left = plan_backups(found, "b", ["a", "b"])
     assert not todo and [one.state for one in left] == ["broken"] and "--repair" in left[0].why
+
+
+def test_damaged_fingerprints_keep_no_backup_from_a_new_target(copies: Copies) -> None:
+    """They are in no closure: without them the next backup is slower, and that is all."""
+    one = copies.sample(1)
+    copies.store(one, "a")
+    key = next(key for key in one.objects if "/fingerprints/" in key)
+    flip(copies.backends["a"], Key(key))
+    done = copies.replicate()
+    assert copies.state(one, "b") is State.GOOD
+    assert key not in copies.keys("b") and key in done.outcomes["b"].account.lost

@@ -198,6 +198,25 @@ def test_latest_past_a_gap_names_both_choices() -> None:
     assert course.target.kind is TargetKind.LATEST and course.reach.last == 5
 
 
+def test_latest_is_not_before_the_end_of_a_backup_that_is_known() -> None:
+    """The last segment is gone everywhere: nothing archived lies behind it, but the backup that it ended does."""
+    for bad in (State.BROKEN, State.PENDING, State.EXPIRED):
+        known = facts(backup(2), backup(7, good=(), bad=bad))
+        for asked in (wish(), wish(TargetKind.TIME, moment(7.9)), wish(TargetKind.LSN, Lsn(7 * SEGMENT + 9))):
+            with pytest.raises(Refused) as caught:
+                decide(known, asked, Archive(both(2, 6)), NOW)
+            shown = f"{caught.value} {caught.value.cure}"
+            assert "000000010000000000000007" in shown and str(RUNS[7]) in shown and "--to-lsn 0/700000" in shown
+    before = decide(known, wish(TargetKind.LSN, Lsn(7 * SEGMENT)), Archive(both(2, 6)), NOW)
+    assert before.backup.summary.backup == str(RUNS[2]) and before.reach.last == 6
+    elsewhere = facts(
+        backup(2),
+        backup(7, good=(), bad=State.BROKEN, timeline=2),
+        lines=(Timeline(2, (Ancestor(1, Lsn(5 * SEGMENT)),)),),
+    )
+    assert decide(elsewhere, wish(timeline="1"), Archive(both(2, 6)), NOW).reach.last == 6
+
+
 def test_a_backup_behind_the_gap_bridges_it() -> None:
     look = Archive({"a": Spans(((2, 5), (7, 9)))})
     known = replace(facts(backup(2), backup(7)), readable=("a",))

@@ -13,8 +13,12 @@ from drkit.jobs.archive import list_archived
 from drkit.jobs.verify_facts import Outcome
 from drkit.jobs.verify_sight import in_turn
 from drkit.repository.catalogue import read_catalogue
+from drkit.repository.holds import release_hold
 from drkit.repository.names import place_of
 from drkit.repository.scrub import Fault
+from storage_backends.api import StorageBackend
+from storage_backends.trace import Traced
+from tests.crypto.rings import seeded
 from tests.jobs.verify_world import FOLLOWING, HISTORY, NAMES, VerifyWorld, only, told
 from tests.repository.samples import LAYOUT, SYSTEM, bury, sample
 
@@ -27,7 +31,10 @@ SHARED = {
     "WAL after the backups": f"/wal/00000001/00000000/{FOLLOWING[2]}",
     "a history file": f"/history/{HISTORY}",
     "a report": "reports/",
+    "a hold": ".hold",
+    "the release of a hold": ".release",
     "a key slot": "keys/",
+    "a retirement": "retired/",
 }
 OWN = {"a verdict": "/verdicts/", "a lease": "/leases/", "a round of tombstones": "/tombstones/"}
 ALSO = {"WAL in quarantine": "/quarantine/"}
@@ -68,27 +75,63 @@ def test_a_deletion_is_found_without_the_key_and_repaired(world: VerifyWorld, ki
     key = world.one(SHARED[kind])
     before = world.everything("b")
     world.lose("b", key)
-    if kind in ("a manifest", "WAL after the backups"):
-        # a round of tombstones is there: without the key nobody knows whether it was expired
-        blind = world.verify(keyed=False)
-        assert told(blind) == set()
-        result = world.verify()
-    else:
-        result = world.verify(keyed=False)
-    assert told(result) == {("b", key, "missing")}
+    assert told(world.verify(keyed=False)) == {("b", key, "missing")}
     mended = world.verify(repair=True)
     assert only(mended).outcome is Outcome.REPAIRED and not mended.damaged and not only(mended).kept
     assert world.everything("b") == before
     assert not world.verify().findings
 
 
-@pytest.mark.parametrize("kind", ["a manifest", "WAL after the backups"])
-def test_where_nothing_was_ever_expired_no_key_is_needed_for_any_deletion(world: VerifyWorld, kind: str) -> None:
-    for name in NAMES:
-        world.lose(name, world.one("/tombstones/", name))
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("kind", ["a pack", "a manifest", "WAL after the backups"])
+def test_what_was_expired_is_not_missed_and_no_key_is_needed_to_know(
+    world: VerifyWorld, kind: str, keyed: bool
+) -> None:
     key = world.one(SHARED[kind])
+    bury(world.targets[1], key, ring_=world.ring)
     world.lose("b", key)
-    assert told(world.verify(keyed=False)) == {("b", key, "missing")}
+    result = world.verify(keyed=keyed)
+    assert not result.findings and not result.holes
+
+
+def test_where_a_round_of_tombstones_is_damaged_what_is_gone_is_in_doubt(world: VerifyWorld) -> None:
+    segment = LAYOUT.wal(FOLLOWING[2])
+    for key in (world.one("/tombstones/"), segment):
+        world.flip("b", key) if key != segment else world.lose("b", key)
+    for keyed in (False, True):
+        result = world.verify(keyed=keyed)
+        assert {f.key for f in result.findings} == {world.one("/tombstones/")}
+        assert [hole.doubt for hole in result.holes] == [True]
+
+
+def test_a_released_hold_that_is_lost_with_its_release_never_comes_back_in_force(world: VerifyWorld) -> None:
+    """The release is brought back first, so that a repair that dies between the two leaves none that counts."""
+    made: list[str] = []
+    keys = [world.one(".hold"), world.one(".release")]
+    for key in keys:
+        world.lose("b", key)
+
+    def watched(name: str, backend: StorageBackend) -> StorageBackend:
+        if name != "b":
+            return backend
+        return Traced(backend, lambda e: made.append(str(e.key)) if e.verb == "commit" else None, clock=lambda: 0.0)
+
+    world.wrap = watched
+    assert not world.verify(repair=True).damaged
+    assert [key for key in dict.fromkeys(made) if key in keys] == [keys[1], keys[0]]
+
+
+def test_two_releases_of_one_hold_are_as_good_as_one(world: VerifyWorld) -> None:
+    """Two hosts released it, each while the other one's target was away."""
+    key = world.one(".release")
+    world.lose("b", key)
+    ident = key.rpartition("/")[2].removesuffix(".release")
+    release_hold(world.repository([world.targets[1]]), LAYOUT, ident, now=world.clock.now(), entropy=seeded(99))
+    assert world.path("a", key).read_bytes() != world.path("b", key).read_bytes()
+    for keyed in (False, True):
+        assert not world.verify(keyed=keyed).findings
+    world.flip("c", key)
+    assert only(world.verify(repair=True)).outcome is Outcome.REPAIRED
 
 
 @pytest.mark.parametrize("kind", OWN)
@@ -165,7 +208,7 @@ def test_a_segment_gone_everywhere_is_a_hole(world: VerifyWorld) -> None:
     assert result.damaged and not result.findings
     holes = {(h.target, h.first, h.last, h.missing, h.doubt) for h in result.holes}
     assert holes == {(name, FOLLOWING[1], FOLLOWING[2], 2, False) for name in NAMES}
-    assert all(hole.doubt for hole in world.verify(keyed=False).holes)
+    assert {(h.target, h.first, h.last, h.missing, h.doubt) for h in world.verify(keyed=False).holes} == holes
 
 
 def test_a_segment_with_a_tombstone_is_no_hole(world: VerifyWorld) -> None:
@@ -280,6 +323,18 @@ def test_a_flip_is_found_within_one_round_of_parts(world: VerifyWorld) -> None:
     assert {("b", key, "flipped")} in found
     first = found.index({("b", key, "flipped")})
     assert all(one == {("b", key, "flipped")} for one in found[first:]), "what is known is looked at every time"
+
+
+def test_a_target_that_two_hosts_retired_at_once_is_no_conflict(world: VerifyWorld) -> None:
+    """Each wrote what the other could not see yet: two records that say the same."""
+    key = world.one("retired/")
+    world.lose("b", key)
+    world.retire(world.targets[1], seed=90)
+    assert world.path("b", key).read_bytes() != world.path("a", key).read_bytes()
+    assert not world.verify(keyed=False).findings and not world.verify().findings
+    world.flip("b", key)
+    assert not world.verify(repair=True).damaged
+    assert world.path("b", key).read_bytes() == world.path("a", key).read_bytes()
 
 
 def test_known_damage_is_not_counted_until_it_is_repaired(world: VerifyWorld) -> None:

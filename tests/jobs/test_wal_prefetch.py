@@ -35,7 +35,7 @@ def world(tmp_path: Path) -> World:
 
 def run(world: World, after: str = FIRST, recovery: RecoveryFile | None = PLAN) -> list[str]:
     wanted = Wanted(parse_name(after), SYSTEM, MIB)
-    return prefetch(world.data, wanted, recovery, lambda: world.repository, NoLog())
+    return prefetch(world.data, wanted, recovery, lambda: world.repository, world.spool, NoLog())
 
 
 def test_names_follow_the_path_and_end_at_the_horizon() -> None:
@@ -78,6 +78,7 @@ def test_a_damaged_copy_is_fetched_from_the_other_target_and_damage_everywhere_i
     assert sorted(p.name for p in folder(world.data).iterdir()) == ON_PATH[:1]
     (event,) = read_events(world.data)
     assert (event.file, event.source, event.size_bytes, list(event.damaged)) == (ON_PATH[0], "b", MIB, ["a"])
+    assert world.spool.suspects() == {world.layout.wal(ON_PATH[0])}
 
 
 @pytest.mark.parametrize("content", [b"", segment_bytes_of(ON_PATH[0])[:-1], segment_bytes_of(ON_PATH[1]), bytes(MIB)])
@@ -117,4 +118,4 @@ def test_it_needs_space_to_spare_and_opens_no_repository_for_nothing(
         raise AssertionError("the repository was opened")
 
     monkeypatch.setattr(wal_prefetch, "_has_space", lambda *_: False)
-    assert prefetch(world.data, Wanted(parse_name(FIRST), SYSTEM, MIB), PLAN, never, NoLog()) == []
+    assert prefetch(world.data, Wanted(parse_name(FIRST), SYSTEM, MIB), PLAN, never, world.spool, NoLog()) == []

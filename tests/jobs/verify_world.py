@@ -15,14 +15,18 @@ from drkit.core.progress import Silent
 from drkit.crypto.container import DataKey
 from drkit.crypto.keys import Ring
 from drkit.crypto.slots import Secret, seal_slot
+from drkit.jobs.restore_repair import Mended, mend
 from drkit.jobs.verify import Surroundings, verify
-from drkit.jobs.verify_facts import Finding, VerifyOrder, VerifyResult, stand
+from drkit.jobs.verify_facts import Finding, Ground, VerifyOrder, VerifyResult, stand
+from drkit.repository.holds import Hold, add_hold, release_hold
 from drkit.repository.identity import found
 from drkit.repository.layout import Kind, RunId
 from drkit.repository.leases import Lease, LeaseTerms, Verdict, decide, entomb
 from drkit.repository.pins import Pins
 from drkit.repository.reports import Note, keep
 from drkit.repository.repository import Repository, open_repository
+from drkit.repository.retirement import Retirement, retire
+from drkit.repository.spool import Spool
 from drkit.repository.target import Target
 from drkit.repository.wal import Packed, pack, seal
 from storage_backends.api import Key, StorageBackend
@@ -66,6 +70,7 @@ class VerifyWorld:
                 one.store(where, good=False)
                 self.decide(where, one.run, Verdict.GOOD)
             self._archive(where)
+        self.retire(*self.targets)
         run = self.made[0].run
         for where in self.targets:
             draw = seeded(40)
@@ -78,6 +83,9 @@ class VerifyWorld:
         ident = RunId.new(self.clock.now(), b"\0\0\0\1")
         note = Note(str(ident), SYSTEM, self.clock.now(), "drill", "D09", "orders", "pass", before)
         keep(self.repository(), note, {"report.json": "{}"}, entropy=seeded(42))
+        hold = Hold(str(run), str(run), None, "audit", self.clock.now())
+        add_hold(self.repository(), LAYOUT, hold, entropy=seeded(43))
+        release_hold(self.repository(), LAYOUT, hold.id, now=self.clock.now(), entropy=seeded(44))
 
     @property
     def data_key(self) -> DataKey:
@@ -88,6 +96,11 @@ class VerifyWorld:
             where, LAYOUT, run, verdict, "whole",
             ring=self.ring, data_key=self.data_key, clock=self.clock, entropy=seeded(4 + run.random[-1]),
         )  # fmt: skip
+
+    def retire(self, *on: Target, seed: int = 43) -> None:
+        """A record on these targets that a fourth one must not be used again."""
+        gone = Retirement("ab" * 16, "gone", "its disk was sold", AT)
+        retire(gone, on, data_key=DataKey(self.ring, seeded(seed)), ring=self.ring, entropy=seeded(seed + 1))
 
     def _archive(self, where: Target) -> None:
         packed = pack(self.ring, HISTORY, BytesIO(b"1\t0/7000000\tno recovery target specified\n"), 1 << 20, 3)
@@ -120,14 +133,33 @@ class VerifyWorld:
         deep: bool = False,
         part: float = 1.0,
         only: Sequence[str] = (),
+        suspects: Sequence[str] = (),
     ) -> VerifyResult:
         targets = self.opened()
         repository = self.repository(targets) if keyed else None
         order = VerifyOrder("", frozenset(only), deep, part, repair, 2, "host", self.root / "spool" / "damaged")
+        order = replace(order, suspects=frozenset(suspects))
         ground = stand(targets, {}, Pins(self.root / "spool"), repository, "" if keyed else "no key in this test")
+        return verify(order, ground, self.around())
+
+    def around(self) -> Surroundings:
         self.seed += 1
-        around = Surroundings(self.clock, seeded(self.seed), CancelToken(), Silent(), NoLog())
-        return verify(order, ground, around)
+        return Surroundings(self.clock, seeded(self.seed), CancelToken(), Silent(), NoLog())
+
+    def mend(self, *keys: str, repair: bool = True) -> list[Mended]:
+        """As a restore does that met these objects."""
+        folder = self.root / "spool"
+        order = VerifyOrder("", frozenset(), False, 1.0, repair, 2, "host", folder / "damaged", frozenset(keys))
+
+        def ground() -> Ground:
+            targets = self.opened()
+            return stand(targets, {}, Pins(folder), self.repository(targets))
+
+        return mend(ground, order, self.around(), self.spool)
+
+    @property
+    def spool(self) -> Spool:
+        return Spool(self.root / "spool")
 
     # --- objects ---
 

@@ -2,26 +2,29 @@
 
 It surveys, judges runs and backups, tombstones backups, lists again, tombstones data, waits the grace, lists once more
 and deletes. Retention is `removes` (backups that are to go whatever else there is) or `keeps_one` (a backup goes when
-another good one is there).
+another good one is there). Where holds are made meanwhile it has a lease of its own before it reads them (`leased`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from tests.model.explorer import Mind, Move
 from tests.model.world import (
+    LOST,
     Rules,
     Target,
     Thing,
     World,
     good,
+    holds_in_force,
     lease_run,
     listed,
     names,
     run_of,
+    seems_good,
     things,
     wal_number,
 )
@@ -44,13 +47,18 @@ class ExpirerMind(NamedTuple):
     settled: frozenset[str] = NOTHING  # runs with the verdict 'good', here or on another target
     elsewhere: frozenset[Thing] = NONE  # manifests of backups that are good on other targets
     abroad: frozenset[Thing] = NONE  # live leases on other targets
+    held: frozenset[str] = NOTHING  # backups on hold
+    pinned: frozenset[str] = NOTHING  # what they reference, as any manifest tells
     goes: tuple[str, ...] = ()  # backups to tombstone
     tombs: frozenset[str] = NOTHING
 
 
 @dataclass(frozen=True)
 class Expirer:
-    """Rounds of expiry on one target."""
+    """Rounds of expiry on one target. due: the tombstones that have waited their grace, None: every one
+
+    blind: another target cannot be asked · bereft: it knows its own target only, once the other one is lost.
+    """
 
     name: str
     rules: Rules
@@ -58,6 +66,10 @@ class Expirer:
     keeps_one: bool = False
     at: int = 0
     rounds: int = 1
+    due: frozenset[str] | None = None
+    leased: bool = False
+    blind: bool = False
+    bereft: bool = False
 
     @property
     def start(self) -> Mind:
@@ -70,9 +82,27 @@ class Expirer:
         if known.at == "end":
             return []
         if known.at == "begin":
-            dead = names(world.targets[self.at], "tombstone")
-            return [("lists tombstones", world, known._replace(at="list", tombs=dead))]
+            return self._begin(known, world)
         return cast(Sequence[Move], getattr(self, f"_{known.at}")(known, world))
+
+    def _begin(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        if self.bereft and LOST not in world.targets[1 - self.at]:
+            return []
+        dead, own = names(world.targets[self.at], "tombstone"), Thing("expirer", self.name)
+        begun = mind._replace(at="list", tombs=dead)
+        if not self.leased or own in world.targets[self.at]:
+            return [("lists tombstones", world, begun)]
+        if self.rules.expirer_has_lease:
+            return [("creates its own lease", world.put(self.at, own), mind)]
+        return [("lists tombstones", world, begun)]
+
+    def _holds(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        held = holds_in_force(world.targets)
+        return [(f"reads the holds: {listed(held)}", world, mind._replace(at="judge", held=held))]
+
+    def _release(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        own = Thing("expirer", self.name)
+        return [("deletes its own lease", world.drop(self.at, own), mind._replace(at="end"))]
 
     def _order(self) -> tuple[str, str]:
         return ("leases", "manifests") if self.rules.leases_before_manifests else ("manifests", "leases")
@@ -90,12 +120,19 @@ class Expirer:
             return [(label, world, mind._replace(todo=tuple(rest)))]
         mind = mind._replace(todo=())
         if mind.phase == 0:
-            return [(label, world, mind._replace(at="judge"))]
+            return [(label, world, mind._replace(at="holds" if self.leased else "judge"))]
         after = self._mark(mind) if mind.phase == 1 else self._doom(mind)
         return [(f"{label}; {'unreached' if mind.phase == 1 else 'to delete'}: {listed(after.todo)}", world, after)]
 
     def _judge(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
         """Lists verdicts, here and elsewhere, and decides."""
+        asked = [world.targets[self.at], *self._others(world)]
+        held = mind.held if self.leased else holds_in_force(asked)
+        told = (m for one in asked for m in things(one, "manifest") if m.name in held)
+        mind = mind._replace(held=held, pinned=NOTHING.union(*(m.refs for m in told)))
+        if self.blind:
+            after = mind._replace(settled=names(world.targets[self.at], "confirmed"))
+            return [("cannot ask the other target: judges nothing", world, after._replace(at="grace"))]
         dead = tuple(sorted(self._dead(mind, world)))
         goes, kept = self._retention(mind, world)
         noted = world.note(*(f"promised {one} @ {self.at}" for one in kept))
@@ -130,10 +167,10 @@ class Expirer:
     def _retention(self, mind: ExpirerMind, world: World) -> tuple[set[str], set[str]]:
         """Backups that go, and backups on which that decision rests."""
         good_here = _good(world.targets[self.at], self.rules)
-        named: set[str] = set()
+        named = set(mind.held)
         if self.rules.spares_via:
             live = [*(lease for lease in mind.leases if lease.kind == "lease"), *self._abroad(world)]
-            named.update(*(lease.via for lease in live))
+            named |= _named(live)
         if self.keeps_one:
             newest = max(good_here, default="")
             return (good_here - {newest}) - named, ({newest} if len(good_here) > 1 else set())
@@ -141,23 +178,35 @@ class Expirer:
         coming = [m for m in self._elsewhere(world) if m.name not in good_here]
         if self.rules.expired_here_is_over:
             coming = [m for m in coming if m.name not in mind.tombs]
-        pending = {ref for manifest in coming for ref in manifest.refs}
-        named.update(m.name for m in mind.manifests if m.refs & pending)  # another backup waits for its data
+        pending, awaited = {ref for manifest in coming for ref in manifest.refs}, {m.name for m in coming}
+        named.update(m.name for m in mind.manifests if m.refs & pending and m.name not in awaited)
+        named.update(m.name for m in self._elsewhere(world) if self._is_hurt(m, world))
         return {one for one in self.removes & there if one not in mind.tombs and one not in named}, set()
 
+    def _others(self, world: World) -> list[Target]:
+        if self.blind:
+            return []
+        return [held for at, held in enumerate(world.targets) if at != self.at and LOST not in held]
+
     def _elsewhere(self, world: World) -> list[Thing]:
-        """Manifests of the backups that are good on other targets."""
+        """Manifests of the backups that are good on other targets, or would be but for damage."""
         if not self.rules.pending_is_not_dead:
             return []
-        others = world.targets[: self.at] + world.targets[self.at + 1 :]
-        return [m for held in others for m in things(held, "manifest") if m.name in _good(held, self.rules)]
+        found = [(held, m) for held in self._others(world) for m in things(held, "manifest")]
+        return [m for held, m in found if seems_good(held, m.name, self.rules)]
+
+    def _is_hurt(self, manifest: Thing, world: World) -> bool:
+        """Whether a copy elsewhere is damaged, so that this one may be needed to mend it."""
+        return any(
+            seems_good(held, manifest.name, self.rules) and not manifest.refs <= names(held, "data")
+            for held in self._others(world)
+        )
 
     def _abroad(self, world: World) -> frozenset[Thing]:
         """Live leases on other targets: what was dropped here may get good there."""
         if not self.rules.looks_abroad:
             return NONE
-        others = world.targets[: self.at] + world.targets[self.at + 1 :]
-        return NONE.union(*(things(held, "lease") for held in others))
+        return NONE.union(*(things(held, "lease") for held in self._others(world)))
 
     def _withdraw(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
         run, *rest = mind.todo
@@ -202,22 +251,23 @@ class Expirer:
 
     def _doom(self, mind: ExpirerMind) -> ExpirerMind:
         counted, reached = self._counted(mind), self._reached(mind)
-        named = NOTHING.union(*(lease.via for lease in counted)) if self.rules.via_keeps_manifest else NOTHING
-        manifests = sorted(m.name for m in mind.manifests if m.name in mind.tombs and m.name not in named)
-        data = sorted(name for name in mind.tombs if "/" in name and name not in reached)
+        named = _named(counted) if self.rules.via_keeps_manifest else NOTHING
+        ripe = mind.tombs if self.due is None else mind.tombs & self.due
+        manifests = sorted(m.name for m in mind.manifests if m.name in ripe - named - mind.held)
+        data = sorted(name for name in ripe if "/" in name and name not in reached)
         adopted = {name for lease in mind.leases if lease.kind == "lease" for name in lease.via}
         saved = sorted(mind.tombs & (reached | adopted)) if not self.rules.tombstones_final else []
         past = sorted(lease.name for lease in mind.leases - counted if lease.kind == "lapsed")
         todo = [("untomb", name) for name in saved] + [("manifest", name) for name in manifests]
         todo += [("data", name) for name in data] + [("lapsed", name) for name in past]
         if not todo:
-            return ExpirerMind(at="end", round=mind.round)
+            return self._done(mind)
         return mind._replace(at="delete", todo=tuple(" ".join(item) for item in todo))
 
     def _delete(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
         item, *rest = mind.todo
         kind, _, name = item.partition(" ")
-        after = mind._replace(todo=tuple(rest)) if rest else ExpirerMind(at="end", round=mind.round)
+        after = mind._replace(todo=tuple(rest)) if rest else self._done(mind)
         if kind == "untomb":
             return [(f"deletes the tombstone of {name}", world.drop(self.at, Thing("tombstone", name)), after)]
         doomed = [t for t in world.targets[self.at] if t.name == name and t.kind in (kind, "damaged")]
@@ -225,6 +275,10 @@ class Expirer:
         if kind != "lapsed" and doomed:
             gone = gone.note(f"gone {name} @ {self.at}")
         return [(f"deletes {item}", gone, after)]
+
+    def _done(self, mind: ExpirerMind) -> ExpirerMind:
+        leased = self.leased and self.rules.expirer_has_lease
+        return ExpirerMind(at="release" if leased else "end", round=mind.round)
 
     def _counted(self, mind: ExpirerMind) -> frozenset[Thing]:
         """The leases that protect: live ones, and, fenced, those of writers whose run is not judged."""
@@ -237,8 +291,9 @@ class Expirer:
         kept = [manifest for manifest in mind.manifests if manifest.name not in mind.tombs]
         reached = {name for manifest in kept for name in manifest.refs}
         counted = self._counted(mind) | mind.abroad
-        through = {name for lease in counted for name in lease.via} | {lease_run(lease) for lease in counted}
+        through = _named(counted)
         reached |= {name for name in mind.data if run_of(name) in through}
+        reached |= mind.pinned
         reached |= {name for manifest in mind.manifests if manifest.name in through for name in manifest.refs}
         for manifest in mind.elsewhere:
             if manifest.name not in mind.tombs or not self.rules.expired_here_is_over:
@@ -255,6 +310,12 @@ def _wal_kept(data: frozenset[str], reached: set[str], backup_runs: bool) -> set
     if backup_runs:
         return wal
     return {name for name in wal if needed and wal_number(name) >= min(needed)}
+
+
+def _named(leases: Iterable[Thing]) -> frozenset[str]:
+    """What leases are for and what they adopt through."""
+    leases = list(leases)
+    return NOTHING.union(*(lease.via for lease in leases)) | {lease_run(lease) for lease in leases}
 
 
 def _good(held: Target, rules: Rules) -> set[str]:

@@ -82,12 +82,16 @@ def explore(world: World, actors: Sequence[Actor], laws: Sequence[Law], bound: i
     return Outcome(len(came), True, None, ())
 
 
-def alone(world: World, actor: Actor, limit: int = 500) -> World:
-    """The world after `actor` ran by itself to its end, with its first move at each step."""
+def _never(mind: Mind) -> bool:
+    return False
+
+
+def alone(world: World, actor: Actor, limit: int = 500, dies: Callable[[Mind], bool] = _never) -> World:
+    """The world after `actor` ran by itself, with its first move at each step, to its end or until it `dies`."""
     mind = actor.start
     for _ in range(limit):
         moves = actor.moves(mind, world)
-        if not moves:
+        if not moves or dies(mind):
             return world
         _, world, mind = moves[0]
     raise TooMany(actor.name)

@@ -13,7 +13,7 @@ from tests.model.expirer import Expirer
 from tests.model.explorer import Actor, Law, Outcome, explore
 from tests.model.laws import Laws
 from tests.model.world import Rules, Thing, World
-from tests.model.writer import Archiver, Clock, Reader, Writer
+from tests.model.writer import Archiver, Clock, Holder, Loss, Reader, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,30 @@ def world(*targets: Sequence[Thing], ghosts: str = "") -> World:
     return World(tuple(frozenset(target) for target in targets), known)
 
 
+def hold(of: str, name: str = "H") -> Thing:
+    """A hold of a backup."""
+    return Thing("hold", name, frozenset({of}))
+
+
 def writer(rules: Rules, name: str, *via: str, calm: bool = True, wal: str = "") -> Writer:
     """A writer; a calm one loses no acknowledgement."""
     needs = frozenset({wal} if wal else ())
     return Writer(name, rules, frozenset(via), wal=needs, lost_acknowledgements=not calm)
 
 
-def expirer(rules: Rules, name: str, *removes: str, at: int = 0, rounds: int = 1) -> Expirer:
+def expirer(rules: Rules, name: str, *removes: str, at: int = 0, rounds: int = 1, leased: bool = False) -> Expirer:
     """An expirer whose retention drops `removes`."""
-    return Expirer(name, rules, frozenset(removes), at=at, rounds=rounds)
+    return Expirer(name, rules, frozenset(removes), at=at, rounds=rounds, leased=leased)
+
+
+def _expiring(start: World, *removes: str, rounds: int = 1) -> History:
+    """W expires at the source while it is copied, and expiry runs at the destination."""
+
+    def actors(rules: Rules) -> Sequence[Actor]:
+        there = expirer(rules, "F", at=1, rounds=rounds)
+        return [Replicator("C", "W", rules), expirer(rules, "E", *removes), there, Clock()]
+
+    return History(start, actors)
 
 
 P = world(backup("P", "P/1"), ghosts="old P @ 0")
@@ -99,6 +114,16 @@ GONE = world(
     ghosts="promised W @ 0; decided P @ 1",
 )
 HURT = world(backup("P", "P/1"), backup("P", "P/1", sound=False), ghosts="old P @ 0; old P @ 1")
+
+ALONE = world(backup("W", "P/1", "W/1"), [], ghosts="promised W @ 0")
+WITH_PARENT = world([*backup("W", "P/1", "W/1"), *backup("P", "P/1")], [], ghosts="promised W @ 0; old P @ 0")
+PIECES = world(
+    backup("W", "P/1", "W/1"),
+    [Thing("data", "P/1"), Thing("data", "W/1"), Thing("lapsed", "P")],
+    ghosts="promised W @ 0",
+)
+ON_HOLD = world([*backup("P", "P/1"), hold("P")], [], ghosts="old P @ 0; held P")
+RELEASED = world([*backup("P", "P/1"), hold("P"), Thing("release", "H")], [], ghosts="old P @ 0; released P")
 
 HISTORIES = {
     "a backup adopts from one that expires": History(
@@ -153,9 +178,23 @@ HISTORIES = {
         ],
         holes=frozenset({"P/1"}),
     ),
+    "a copy into nothing of what expires": _expiring(ALONE, "W"),
+    "a copy of parent and child that expire": _expiring(WITH_PARENT, "W", "P"),
+    "a copy beside what a killed backup left": _expiring(PIECES, "W"),
+    "a backup is put on hold while it expires": History(
+        P, lambda r: [Holder("H", "P", r), expirer(r, "E", "P", leased=True), expirer(r, "F", "P", leased=True)]
+    ),
+    "a copy of what is on hold, and its source is lost": History(
+        ON_HOLD,
+        lambda r: [Replicator("C", "P", r), Loss(), Expirer("E", r, frozenset({"P"}), at=1, bereft=True)],
+    ),
+    "a copy of what was on hold, and its source is lost": History(
+        RELEASED, lambda r: [Replicator("C", "P", r), Loss()]
+    ),
 }
 
 LONG = {
+    "a copy into nothing of what expires, two rounds there": _expiring(ALONE, "W", rounds=2),
     "two expirers": History(
         PQ, lambda r: [writer(r, "W", "P", "Q"), expirer(r, "E", "P"), expirer(r, "F", "Q"), Clock()]
     ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.model.copier import Replicator
 from tests.model.expirer import Expirer
 from tests.model.explorer import Law, alone
-from tests.model.world import Rules, Target, Thing, World, good, names, run_of, seems_good, things
+from tests.model.world import Rules, Target, Thing, World, good, holds_in_force, names, run_of, seems_good, things
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Laws:
 
     def all(self) -> Sequence[Law]:
         """Every law, the cheap ones first."""
-        return [self.whole, self.kept, self.buried, self.unreported, self.untorn, self.clean]
+        return [self.whole, self.kept, self.buried, self.unreported, self.untorn, self.on_hold, self.over, self.clean]
 
     def whole(self, world: World) -> str | None:
         """What manifests, verdicts and tombstones call good has its whole closure there."""
@@ -87,6 +87,22 @@ class Laws:
         """A restore that began with a good backup ends."""
         return "(d) a restore lost data that it was promised" if "torn" in world.ghosts else None
 
+    def on_hold(self, world: World) -> str | None:
+        """What somebody was told is on hold gets no tombstone where it is good, also when only a copy of it is left."""
+        for at, held in enumerate(world.targets):
+            for name in names(held, "tombstone"):
+                if f"held {name}" in world.ghosts and Thing("confirmed", name) in held:
+                    return f"(i) {name} is on hold and has a tombstone on {at}"
+        return None
+
+    def over(self, world: World) -> str | None:
+        """A hold that was released is in force nowhere, whatever target is left."""
+        for at, held in enumerate(world.targets):
+            for name in holds_in_force([held]):
+                if f"released {name}" in world.ghosts:
+                    return f"(j) {name} was released and is on hold by what {at} has"
+        return None
+
     def clean(self, world: World) -> str | None:
         """If everybody dies here, two rounds of expiry leave nothing that no good backup reaches, and harm none."""
         if world.targets not in self.cleaned:
@@ -99,6 +115,7 @@ class Laws:
             for at in range(len(after.targets)):
                 after = alone(after, Expirer("cleaner", self.rules, at=at))
         elsewhere = {n for held in after.targets for n in names(held, "manifest") if good(held, n, self.rules)}
+        elsewhere |= holds_in_force(after.targets)  # one that came too late keeps the bytes, nothing else
         for at, (before, held) in enumerate(zip(world.targets, after.targets, strict=True)):
             for name in names(before, "manifest"):
                 if good(before, name, self.rules) and not good(held, name, self.rules) and self.rules.verdicts:

@@ -16,6 +16,7 @@ BOUND = int(os.environ.get("DRKIT_MODEL_STATES", "6000000"))
 @pytest.mark.parametrize("name", HISTORIES)
 def test_every_law_holds_in_every_state(name: str) -> None:
     outcome = HISTORIES[name].run(PROPOSED)
+    print(f"\n{name}: {outcome}")
     assert outcome.broken is None, f"\n{outcome}"
     assert outcome.complete, f"more states than the bound: {outcome.states}"
 
@@ -25,6 +26,7 @@ def test_every_law_holds_in_every_state(name: str) -> None:
 def test_every_law_holds_in_long_histories(name: str) -> None:
     """`DRKIT_MODEL_STATES` bounds the states; within the bound, breadth first, nothing is skipped."""
     outcome = LONG[name].run(PROPOSED, BOUND)
+    print(f"\n{name}: {outcome}")
     assert outcome.broken is None, f"\n{outcome}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tests.model.explorer import Law
-from tests.model.histories import HISTORIES
+from tests.model.histories import HISTORIES, LONG
 from tests.model.laws import Laws
 from tests.model.world import PROPOSED, Rules
 
@@ -37,6 +37,8 @@ LAWS: dict[str, Callable[[Laws], Law]] = {
     "(d)": lambda laws: laws.untorn,
     "(f)": lambda laws: laws.unreported,
     "(h)": lambda laws: laws.clean,
+    "(i)": lambda laws: laws.on_hold,
+    "(j)": lambda laws: laws.over,
 }
 
 SABOTAGES = {
@@ -89,6 +91,24 @@ SABOTAGES = {
     "a backup removed while its heir is pending": Sabotage(
         "a pending target is completed", "(h)", "", ("pending_is_not_dead",)
     ),
+    "a copy whose lease names only what lies there": Sabotage(
+        "a copy into nothing of what expires", "(b)", "F: tombstones P/1", ("copy_names_runs",)
+    ),
+    "an expirer without a lease of its own": Sabotage(
+        "a backup is put on hold while it expires", "(i)", "H: lists tombstones: in time", ("expirer_has_lease",)
+    ),
+    "a hold that does not wait for an expirer at work": Sabotage(
+        "a backup is put on hold while it expires", "(i)", "H: lists tombstones: in time", ("hold_waits",)
+    ),
+    "a held backup copied before its hold": Sabotage(
+        "a copy of what is on hold, and its source is lost", "(i)", "E: tombstones backup P", ("copies_holds_first",)
+    ),
+    "a hold copied before its release": Sabotage(
+        "a copy of what was on hold, and its source is lost",
+        "(j)",
+        "C: copies the hold of P",
+        ("copies_releases_first",),
+    ),
     "repair deletes, then creates": Sabotage("two repairers and expiry", "(b)", "deletes P/1", ("repair_replaces",)),
 }
 
@@ -101,6 +121,15 @@ def test_the_sabotaged_protocol_is_caught(name: str) -> None:
     assert outcome.broken is not None, "the explorer did not notice"
     assert outcome.broken.startswith(sabotage.law)
     assert not sabotage.step or any(sabotage.step in step for step in outcome.trace)
+
+
+@pytest.mark.torture
+def test_a_copy_that_does_not_look_at_its_lease_before_the_manifest_is_caught() -> None:
+    sabotage = Sabotage("", "(b)", "", ("copy_looks_at_lease",))
+    history = LONG["a copy into nothing of what expires, two rounds there"]
+    outcome = history.judged(sabotage.rules, LAWS[sabotage.law], 3_000_000)
+    print(f"\n{outcome}")
+    assert outcome.broken is not None and "(b) W was promised good on 1" in outcome.broken
 
 
 @pytest.mark.parametrize(

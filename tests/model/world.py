@@ -5,7 +5,8 @@ A key is (kind, name); the two verdicts share one key, so that the store decides
 
 Ghosts are facts that no process can see; only the laws read them:
 `promised W @ t` somebody was told that W is good on t, or expiry counted on it; `decided W @ t` retention chose W to
-go; `gone x @ t` x was deleted behind a tombstone; `reading S` the restore S is under way; `torn` a restore met a hole.
+go; `gone x @ t` x was deleted behind a tombstone; `reading S` the restore S is under way; `torn` a restore met a hole;
+`held W` somebody was told that W is on hold; `released W` that hold was released before the history began.
 """
 
 from __future__ import annotations
@@ -51,9 +52,16 @@ class Rules:
     pending_is_not_dead: bool = True
     expired_here_is_over: bool = True
     looks_abroad: bool = True
+    # holds
+    expirer_has_lease: bool = True
+    hold_waits: bool = True
+    copies_holds_first: bool = True
+    copies_releases_first: bool = True
     # replicator and repairer
     copies_every_tombstone: bool = False
     copies_withdrawals: bool = False
+    copy_names_runs: bool = True
+    copy_looks_at_lease: bool = True
     copy_data_first: bool = True
     copy_looks_again: bool = True
     copy_heeds_tombstones: bool = True
@@ -134,6 +142,18 @@ def good(held: Target, backup: str, rules: Rules) -> bool:
     """Whether the backup is good on a target by section 6 of the format."""
     manifest = manifest_of(held, backup)
     return manifest is not None and seems_good(held, backup, rules) and manifest.refs <= names(held, "data")
+
+
+LOST = Thing("lost", "")
+"""Lies on a target that is gone for good: nobody reads it any more."""
+
+
+def holds_in_force(targets: Iterable[Target]) -> frozenset[str]:
+    """Backups on hold: some of the targets has the hold, and none its release."""
+    asked = [held for held in targets if LOST not in held]
+    released = frozenset[str]().union(*(names(held, "release") for held in asked))
+    holds = frozenset[Thing]().union(*(things(held, "hold") for held in asked))
+    return frozenset[str]().union(*(hold.refs for hold in holds if hold.name not in released))
 
 
 def lease_run(lease: Thing) -> str:

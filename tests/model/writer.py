@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 from tests.model.explorer import Mind, Move
-from tests.model.world import Rules, Thing, World, listed, manifest_of, names, seems_good, things
+from tests.model.world import LOST, Rules, Thing, World, listed, manifest_of, names, seems_good, things
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -214,6 +214,46 @@ class Clock:
                 renewed = world.drop(at, lease).put(at, lease._replace(kind="lease"))
                 found.append((f"the lease of {lease.name} is renewed late", renewed, mind))
         return found
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Puts `backup` on hold: creates the hold, waits for expirers that were there before, looks for a tombstone."""
+
+    name: str
+    backup: str
+    rules: Rules
+    at: int = 0
+    start: Mind = "hold"
+
+    def moves(self, mind: Mind, world: World) -> Sequence[Move]:
+        held = world.targets[self.at]
+        if mind == "hold":
+            hold = Thing("hold", self.name, frozenset({self.backup}))
+            return [("creates the hold", world.put(self.at, hold), "list" if self.rules.hold_waits else "look")]
+        if mind == "list":
+            return [("lists expirers", world, names(held, "expirer"))]
+        if isinstance(mind, frozenset):
+            return [] if mind & names(held, "expirer") else [("finds them gone", world, "look")]
+        if mind == "look":
+            if self.backup in names(held, "tombstone"):
+                return [("meets a tombstone: too late", world, "end")]
+            return [("lists tombstones: in time, and says so", world.note(f"held {self.backup}"), "end")]
+        return []
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The target `at` is gone for good at any time; whoever expires from then on is not told of it."""
+
+    at: int = 0
+    name: str = "fate"
+    start: Mind = ""
+
+    def moves(self, mind: Mind, world: World) -> Sequence[Move]:
+        if mind == "lost":
+            return []
+        return [(f"target {self.at} is lost", world.put(self.at, LOST), "lost")]
 
 
 def _data(written: frozenset[str]) -> list[Thing]:

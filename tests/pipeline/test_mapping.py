@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drkit.core.errors import Damage
-from drkit.pipeline.mapping import EXTENTS, FRAMES, PACKS, RUNS, ZEROS, Map, decode, encode, pack_row
-from drkit.pipeline.stager import decode_marks, expand
+from drkit.pipeline.mapping import EXTENTS, FRAMES, PACKS, RUNS, ZEROS, Map, decode, encode, expand, pack_row
+from drkit.pipeline.stager import decode_marks
 from tests.pipeline.rebuild import read_tables
 
 CHUNK = 16
@@ -43,7 +43,8 @@ def maps(draw: st.DrawFn) -> Map:
 
 def follow(found: Map) -> None:
     """Walk every reference of a map as its readers do: nothing may be out of range."""
-    found.frames_of(np.arange(len(found.extents)))
+    found.uses(np.arange(len(found.extents)), CHUNK)
+    found.touching(np.ones(len(found.frames), dtype=np.bool_))
     for index in range(len(found.extents)):
         extent = found.extent(index)
         assert len(extent.digest) == 32 and len(extent.runs)

@@ -6,14 +6,16 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drkit.crypto.container import DataKey
+from drkit.pipeline.adopting import Before, Sizes
 from drkit.pipeline.digests import fingerprints
-from drkit.pipeline.mapping import Map, decode
-from drkit.pipeline.stager import Before, Numbers, Placed, Product, Sizes, Stager, decode_marks
+from drkit.pipeline.mapping import Map, Marked, decode
+from drkit.pipeline.stager import Numbers, Placed, Product, Stager, decode_marks
 from tests.crypto.rings import ring, seeded
 from tests.pipeline.rebuild import FINGERPRINTS, MAP, PACK, Store
 
@@ -29,6 +31,8 @@ class Repository:
     objects: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
     products: list[Product] = field(default_factory=list)
     maps: dict[bytes, Map] = field(default_factory=dict)
+    thin: dict[bytes, Marked] = field(default_factory=dict)
+    renew: set[bytes] = field(default_factory=set)
     runs: int = 0
 
     @property
@@ -87,7 +91,8 @@ class Repository:
             flat = self.store.marks(map_id)[index]
             content = (1).to_bytes(4, "little") + bytes(4) + len(flat).to_bytes(4, "little") + b"".join(flat)
             found = decode_marks(content)[0]
-        return Before(self.maps[map_id], map_id, index, found)
+        thin = self.thin.get(map_id, np.zeros(0, dtype=np.bool_))
+        return Before(self.maps[map_id], map_id, index, found, thin, map_id in self.renew)
 
     def check(self, files: Version, placed: Mapping[str, Sequence[Placed]]) -> None:
         for path, data in files.items():
@@ -153,6 +158,69 @@ def test_every_version_of_the_files_is_rebuilt_from_packs(sizes: Sizes, seed: in
         files = next_version(rng, files)
     for old, where in versions:
         repository.check(old, where)
+
+
+@given(tiny_sizes, seeds, st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_nothing_new_refers_to_a_thin_frame_or_lies_in_a_map_that_goes(sizes: Sizes, seed: int, marks: bool) -> None:
+    rng = random.Random(seed)
+    repository = Repository(sizes)
+    files = {f"f{n}": rng.randbytes(rng.randint(0, 15 * CHUNK)) for n in range(3)}
+    parent = repository.backup(files, {})
+    for map_id, table in repository.maps.items():
+        repository.thin[map_id] = np.array([rng.random() < 0.4 for _ in range(len(table.frames))], dtype=np.bool_)
+    repository.renew = {map_id for map_id in repository.maps if rng.random() < 0.3}
+    thin = {
+        (table.packs[int(row["pack"])]["id"].tobytes(), int(row["number"]))
+        for map_id, table in repository.maps.items()
+        for row in table.frames[repository.thin[map_id]]
+    }
+    if rng.random() < 0.5:
+        files = next_version(rng, files)
+
+    placed = repository.backup(files, parent, marks=marks)
+
+    repository.check(files, placed)
+    for extents in placed.values():
+        for one in extents:
+            assert one.map_id not in repository.renew
+            table = repository.maps[one.map_id]
+            for index in table.uses(np.array([one.index]), CHUNK).frame:
+                row = table.frames[index]
+                assert (table.packs[int(row["pack"])]["id"].tobytes(), int(row["number"])) not in thin
+            assert 0 <= one.again_bytes <= one.new_bytes
+
+
+def test_what_did_not_change_is_stored_again_only_from_thin_frames() -> None:
+    sizes = Sizes(chunk=CHUNK, extent=4 * CHUNK, frame=2 * CHUNK, pack=1000, map_extents=10)
+    repository = Repository(sizes)
+    files = {"f": random.Random(1).randbytes(8 * CHUNK)}
+    parent = repository.backup(files, {})
+    (map_id,) = repository.maps
+    repository.thin[map_id] = np.array([False, True, False, False])
+
+    placed = repository.backup(files, parent, marks=False)["f"]
+
+    assert [(p.new_bytes, p.again_bytes) for p in placed] == [(2 * CHUNK, 2 * CHUNK), (0, 0)]
+    assert placed[1].map_id == map_id, "an extent that touches nothing thin stays where it is"
+
+
+def test_an_extent_is_gathered_before_it_lies_on_too_many_frames() -> None:
+    sizes = Sizes(chunk=CHUNK, extent=64 * CHUNK, frame=16 * CHUNK, pack=100_000, map_extents=10)
+    assert sizes.extent_frames == 16
+    rng, repository = random.Random(1), Repository(sizes)
+    data = bytearray(rng.randbytes(64 * CHUNK))
+    placed: Mapping[str, Sequence[Placed]] = {}
+    frames, again = [], 0
+    for number in range(60):
+        data[number * CHUNK : (number + 1) * CHUNK] = rng.randbytes(CHUNK)
+        placed = repository.backup({"f": bytes(data)}, placed)
+        table = repository.maps[placed["f"][0].map_id]
+        frames.append(len(table.uses(np.array([placed["f"][0].index]), CHUNK).frame))
+        again += placed["f"][0].again_bytes
+    repository.check({"f": bytes(data)}, placed)
+    assert max(frames) <= sizes.extent_frames + 1
+    assert again <= 3 * 60 * CHUNK
 
 
 def chunks_of(data: bytes, sizes: Sizes) -> list[bytes]:

@@ -89,6 +89,18 @@ def test_the_never_list() -> None:
     assert copies[15].id in gone(found), "a later one of its timeline is proven"
 
 
+def test_row_12_the_newest_without_damaged_pages_stays_until_there_is_a_newer_one() -> None:
+    only_newest = Windows("UTC", None, daily=Span(0), min_full=1)
+    copies = [replace(one, clean=number < 10) for number, one in enumerate(daily(30))]
+    found = plan(copies, only_newest)
+    assert {one.id for one in found.kept} == {copies[9].id, copies[-1].id}
+    assert reasons(found)[copies[9].id] == ("the newest without damaged pages",)
+    copies = [replace(one, whole=number != 9) for number, one in enumerate(copies)]
+    assert copies[8].id not in gone(plan(copies, only_newest)), "one that lacks something stands for nothing"
+    copies = [*copies, copy(31, copies[-1].stopped + DAY)]
+    assert {one.id for one in plan(copies, only_newest).kept} == {copies[-1].id}
+
+
 def test_row_7_a_new_system_on_timeline_1_lets_nothing_of_the_old_one_go_but_by_its_own_time() -> None:
     """Timeline 11 of the old server; then pg_upgrade: another system identifier, timeline 1."""
     old = [replace(one, timeline=11, system="9") for one in daily(100)]
@@ -262,6 +274,7 @@ def histories(draw: st.DrawFn) -> list[Copy]:
                 system=draw(st.sampled_from(["1", "1", "1", "2"])),
                 whole=draw(st.sampled_from([True, True, True, False])),
                 proven=draw(st.sampled_from([False, False, False, True])),
+                clean=draw(st.sampled_from([True, True, False])),
                 spared=draw(st.sampled_from([(), (), (), ("on hold",)])),
             )
         )
@@ -294,6 +307,7 @@ def test_the_never_list_holds_for_any_history(copies: list[Copy], windows: Windo
         sure = [one for one in copies if one.system == system and one.whole and one.id in found.trusted]
         sure.sort(key=lambda one: (one.stopped, one.stop))
         assert not goes & {one.id for one in sure[-windows.min_full :]}
+        assert not goes & {one.id for one in [one for one in sure if one.clean][-1:]}
         for timeline in (1, 2):
             proven = [one for one in sure if one.timeline == timeline and one.proven]
             assert not goes & {one.id for one in proven[-1:]}

@@ -15,18 +15,21 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
 
 PACKAGES = ("radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common")
+OWNER = "drkit"
+"""Who owns the buckets, as rgw.sh makes it."""
 _SCRIPT = Path(__file__).with_name("rgw.sh")
 
 
 @dataclass(frozen=True, slots=True)
 class RgwServer:
-    """A running gateway and its one user."""
+    """A running gateway and the user who owns its buckets."""
 
     endpoint: str
     access_key: str
@@ -36,7 +39,14 @@ class RgwServer:
     def make_bucket(self) -> str:
         """Make a new bucket and return its name."""
         name = "test-" + secrets.token_hex(6)
-        client = boto3.client(
+        client = self.client()
+        client.create_bucket(Bucket=name)
+        client.close()
+        return name
+
+    def client(self) -> Any:
+        """A boto3 client of the owner."""
+        return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             region_name="us-east-1",
@@ -44,17 +54,23 @@ class RgwServer:
             aws_secret_access_key=self.secret_key,
             config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
         )
-        client.create_bucket(Bucket=name)
-        client.close()
-        return name
+
+    def add_user(self) -> tuple[str, str, str]:
+        """Another user, who owns nothing and may do nothing: (name, access key, secret key)."""
+        name, access_key, secret_key = "u" + secrets.token_hex(6), "AK" + secrets.token_hex(8), secrets.token_hex(20)
+        keys = [f"--access-key={access_key}", f"--secret-key={secret_key}"]
+        self._admin("user", "create", f"--uid={name}", f"--display-name={name}", *keys)
+        return name, access_key, secret_key
 
     def set_quota(self, bucket: str, *, max_objects: int) -> None:
         """Bound a bucket before its first object."""
-        admin = ["radosgw-admin", "quota", "--quota-scope=bucket", f"--bucket={bucket}"]
+        which = ("--quota-scope=bucket", f"--bucket={bucket}")
+        self._admin("quota", "set", *which, f"--max-objects={max_objects}")
+        self._admin("quota", "enable", *which)
+
+    def _admin(self, *words: str) -> None:
         environment = {**os.environ, "CEPH_CONF": str(self.folder / "ceph.conf")}
-        for verb in (["set", f"--max-objects={max_objects}"], ["enable"]):
-            command = [*admin[:2], verb[0], *admin[2:], *verb[1:]]
-            subprocess.run(command, env=environment, check=True, capture_output=True)
+        subprocess.run(["radosgw-admin", *words], env=environment, check=True, capture_output=True)
 
     def stop(self) -> None:
         """Stop all daemons; the data stay."""

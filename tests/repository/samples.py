@@ -14,7 +14,8 @@ from drkit.core.clock import SystemClock
 from drkit.crypto.container import DataKey, Sealed
 from drkit.crypto.keys import Ring
 from drkit.crypto.slots import Secret, seal_slot
-from drkit.pipeline.stager import Numbers, Placed, Product, Sizes, Stager
+from drkit.pipeline.adopting import Sizes
+from drkit.pipeline.stager import Numbers, Placed, Product, Stager
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.leases import Verdict, decide, entomb
 from drkit.repository.manifest import (
@@ -92,6 +93,7 @@ def sample_summary(run: RunId, epochs: Sequence[int] = (1,)) -> Summary:
         engine_version=180004,
         size_bytes=100,
         stored_bytes=10,
+        useful_bytes=10,
         new_bytes=10,
         files=1,
         page_errors=1,

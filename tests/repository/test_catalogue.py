@@ -196,7 +196,7 @@ def test_without_a_manifest_a_backup_is_pending_where_another_target_knows_it(wo
     made.store(world.b, manifest=False, good=False)
     assert world.states(made) == {"a": GOOD, "b": PENDING}
     judged(world.b, made.run, Verdict.GOOD)
-    assert world.states(made) == {"a": GOOD, "b": PENDING}
+    assert world.states(made) == {"a": GOOD, "b": BROKEN}, "it was complete there, and its manifest was lost"
 
 
 def test_a_withdrawn_backup_stays_withdrawn(world: World) -> None:

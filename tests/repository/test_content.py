@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from drkit.core.errors import Damage, Missing, Unreachable
 from drkit.crypto.container import DataKey
+from drkit.pipeline.adopting import Before, Sizes
 from drkit.pipeline.digests import fingerprints
-from drkit.pipeline.stager import Before, Numbers, Placed, Product, Sizes, Stager
+from drkit.pipeline.stager import Numbers, Placed, Product, Stager
 from drkit.repository.content import ContentReader
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.repository import Problem

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import blake3
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drkit.core.errors import Conflict, Damage
-from drkit.crypto.container import DataKey, open_object
+from drkit.crypto.container import DataKey, open_object, parse_open_section
 from drkit.crypto.keys import Entropy
+from drkit.repository.graves import pack_names, read_without_key
 from drkit.repository.layout import Kind, RunId
 from drkit.repository.leases import Lease, LeaseTerms, Verdict, held, read_verdict, tombstones
 from drkit.repository.target import Target
@@ -163,12 +166,42 @@ def test_rounds_of_tombstones_are_read_together(keys: list[str], rounds: int) ->
     assert tombstones(where, LAYOUT, ring()) == set(keys)
 
 
-def test_a_round_of_many_is_cut_into_frames_and_read_whole() -> None:
+def test_a_round_of_many_is_small_and_read_whole_with_and_without_the_key() -> None:
     where = target("t", MemoryBackend())
     keys = {f"{LAYOUT.root}packs/20260301T120000Z-00000000/{n:08x}" for n in range(100_000)}
     name = bury(where, *keys)
-    assert tombstones(where, LAYOUT, ring()) == keys
-    assert len(open_object(ring(), where.read(name), kind=Kind.TOMBSTONE, name=name).frames) > 1
+    assert tombstones(where, LAYOUT, ring()) == keys == read_without_key(where, LAYOUT, ring().repository)
+    assert where.backend.stat(name).size_bytes < 1 << 20
+
+
+def forged(packed: bytes) -> Target:
+    """A round that anyone can make: its digest is right, its frames are another one's."""
+    where = target("t", MemoryBackend())
+    name = bury(where, "a")
+    data = where.read(name)
+    header, _, _ = parse_open_section(data, name)
+    end = header.open_bytes - header.reference_bytes
+    whole = data[:56] + len(packed).to_bytes(8, "little") + data[64:end] + packed + data[header.open_bytes : -32]
+    where.backend.delete(name)
+    where.write(name, [whole, blake3.blake3(whole).digest()], 0)
+    return where
+
+
+def test_a_forged_round_is_no_round_for_who_has_the_key() -> None:
+    where = forged(pack_names(["b"]))
+    assert read_without_key(where, LAYOUT, ring().repository) == {"b"}, "nobody can know without the key"
+    with pytest.raises(Damage):
+        tombstones(where, LAYOUT, ring())
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [b"", b"no frame", b"\x28\xb5\x2f\xfd\xe0" + (1 << 50).to_bytes(8, "little"), zstandard.compress(b"\xff\n")],
+    ids=["nothing", "no frame", "a petabyte", "no ASCII"],
+)
+def test_without_the_key_an_impossible_round_is_damage_and_takes_no_memory(packed: bytes) -> None:
+    with pytest.raises(Damage):
+        read_without_key(forged(packed), LAYOUT, ring().repository)
 
 
 def test_a_round_that_does_not_open_is_never_taken_for_none() -> None:

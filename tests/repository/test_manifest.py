@@ -247,6 +247,6 @@ def test_the_open_section_needs_no_key_and_holds_what_the_format_says() -> None:
     assert set(value) == {
         "name", "backup", "cluster", "system_identifier", "timeline", "start_lsn", "stop_lsn", "start_wal", "stop_wal",
         "segment_bytes", "started_at", "stopped_at", "parent", "engine", "engine_version", "size_bytes",
-        "stored_bytes", "new_bytes", "files", "page_errors", "epochs",
+        "stored_bytes", "useful_bytes", "new_bytes", "files", "page_errors", "epochs",
     }  # fmt: skip
     assert refs == pack_references(made.references)

@@ -23,7 +23,7 @@ from storage_backends.errors import Denied, NotThisTarget, Unavailable
 from storage_backends.faulty import Faulty
 from storage_backends.memory import MemoryBackend
 from tests.crypto.rings import seeded
-from tests.repository.samples import AT, SECRET, add_slot, posix_target, target
+from tests.repository.samples import AT, SECRET, add_slot, posix_target, sample, target
 
 
 @pytest.fixture
@@ -322,3 +322,62 @@ def test_pins_that_contradict_are_no_matter_of_the_spool(spool: Path) -> None:
         where.backend.delete(Key(slot))
     with pytest.raises(Conflict, match="epoch"):
         open_repository([a, b], {}, SECRET, Pins(spool), entropy=seeded(9), unsaved=lambda _: None)
+
+
+# --- a descriptor that is damaged where no other target is left ---
+
+
+def spoil_descriptor(where: Target) -> None:
+    data = bytearray(where.read(DESCRIPTOR))
+    data[100] ^= 1
+    where.backend.delete(DESCRIPTOR)
+    where.write(DESCRIPTOR, [bytes(data)], len(data))
+
+
+@pytest.mark.parametrize("is_pinned", [True, False], ids=["pinned", "new-machine"])
+def test_where_all_descriptors_are_damaged_key_slots_serve_whoever_only_reads(spool: Path, is_pinned: bool) -> None:
+    ring, a, b = pair()
+    if is_pinned:
+        opened(spool, a, b)
+    for one in (a, b):
+        spoil_descriptor(one)
+    with pytest.raises(Damage, match="descriptor"):
+        opened(spool, a, b)
+    repository = open_repository([a, b], {}, SECRET, Pins(spool), entropy=seeded(9), reading=True)
+    assert repository.ring == ring and set(repository.rescued) == {"a", "b"} and not repository.absent
+    assert is_pinned or not spool.exists()
+
+
+def test_one_whole_descriptor_is_preferred_to_a_damaged_one(spool: Path) -> None:
+    _, a, b = pair()
+    spoil_descriptor(a)
+    repository = open_repository([a, b], {}, SECRET, Pins(spool), entropy=seeded(9), reading=True)
+    assert [t.name for t in repository.targets] == ["b"] and set(repository.absent) == {"a"} and not repository.rescued
+
+
+def test_a_missing_descriptor_is_never_rescued(spool: Path) -> None:
+    _, a, _ = pair()
+    a.backend.delete(DESCRIPTOR)
+    with pytest.raises(NotThisTarget):
+        open_repository([a], {}, SECRET, Pins(spool), entropy=seeded(9), reading=True)
+
+
+def test_slots_of_another_repository_do_not_rescue_a_pinned_target(spool: Path) -> None:
+    _, a, b = pair()
+    opened(spool, a, b)
+    _, other, _ = pair(seed=2)
+    spoil_descriptor(other)
+    with pytest.raises(Damage, match="descriptor"):
+        open_repository([other], {}, SECRET, Pins(spool), entropy=seeded(9), reading=True)
+
+
+def test_a_lost_race_of_two_inits_does_not_mislead_a_rescue(spool: Path) -> None:
+    """Its slot opens with the same key file, but no object of a cluster belongs to its repository."""
+    ring, a, _ = pair()
+    lost, other, _ = pair(seed=2)
+    for name, data in slots_of(other):
+        a.write(Key(name), [data], len(data))
+    sample(ring).store(a, good=False)
+    spoil_descriptor(a)
+    repository = open_repository([a], {}, SECRET, Pins(spool), entropy=seeded(9), reading=True)
+    assert repository.ring == ring != lost

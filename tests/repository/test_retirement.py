@@ -38,9 +38,7 @@ def ident(one: Target) -> str:
 
 def record(keys: Ring, gone: Target, *on: Target, reason: str = "its disk was sold") -> Retirement:
     made = Retirement(ident(gone), gone.name, reason, AT)
-    for one in on:
-        made = retire(made, one, data_key=DataKey(keys, seeded(5)), ring=keys, entropy=seeded(6))
-    return made
+    return retire(made, on, data_key=DataKey(keys, seeded(5)), ring=keys, entropy=seeded(6))
 
 
 def opened(spool: Path, *targets: Target) -> Repository:
@@ -80,7 +78,7 @@ def test_only_who_has_the_key_retires_a_target(spool: Path) -> None:
     keys, (a, b, c) = three()
     forger = ring(repository=keys.repository, seed=77)
     made = Retirement(ident(c), "c", "", AT)
-    retire(made, a, data_key=DataKey(forger, seeded(1)), ring=forger, entropy=seeded(2))
+    retire(made, [a], data_key=DataKey(forger, seeded(1)), ring=forger, entropy=seeded(2))
     b.write(retirement_key(ident(c)), [b"nonsense"], 8)
     assert not opened(spool, a, b, c).absent
     records, _ = retirements(keys, [a, b])
@@ -107,7 +105,8 @@ def test_init_does_not_take_a_retired_target_back(spool: Path) -> None:
 
 def test_the_first_record_stands(spool: Path) -> None:
     keys, (a, b, c) = three()
-    record(keys, c, a, reason="first")
+    record(keys, c, b, reason="first")
     assert record(keys, c, a, b, reason="second").reason == "first"
+    assert a.read(retirement_key(ident(c))) == b.read(retirement_key(ident(c))), "the same bytes on every target"
     records, holders = retirements(keys, [a, b])
     assert records[ident(c)].reason == "first" and holders[ident(c)] == ["a", "b"]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import blake3
 import pytest
 
 from drkit.core.errors import Conflict, Damage
-from drkit.repository.spool import Debt, Spool
-from drkit.repository.wal import Blob
+from drkit.repository.spool import Spool
+from tests.repository.stopped import ACTS, make
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def make(target: str, file: str = "000000010000000000000001", content: bytes = b"x" * 300) -> tuple[Debt, Blob]:
-    digest = blake3.blake3(content).digest()
-    blob = Blob((content, digest), len(content) + 32, digest)
-    return Debt(target, 7, file, "00" * 32, digest.hex(), blob.size_bytes, "2026-03-01T00:00:00Z", "away"), blob
+PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -28,6 +26,32 @@ def spool(tmp_path: Path) -> Spool:
 
 def files(spool: Spool) -> set[str]:
     return {str(p.relative_to(spool.folder)) for p in spool.folder.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+_STOPS = """
+import os, signal, sys
+from pathlib import Path
+from drkit.repository.spool import Spool
+from tests.repository.test_spool import make
+
+spool, count, (debt, blob) = Spool(Path(sys.argv[1])), int(sys.argv[2]), make("b")
+seen = 0
+def wrap(real):
+    def call(*args, **named):
+        global seen
+        seen += 1
+        if seen == count + 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return real(*args, **named)
+    return call
+for name in ("open", "link", "replace", "rename", "unlink", "fsync", "close"):
+    setattr(os, name, wrap(getattr(os, name)))
+try:
+    exec(sys.argv[3])
+except Exception as error:
+    if "FileNotFound" not in repr(error.__cause__):  # its unfinished file was swept: then nothing was owed
+        raise
+"""
 
 
 def test_a_debt_is_read_back_by_another_process_with_its_bytes(spool: Spool) -> None:
@@ -70,10 +94,45 @@ def test_bytes_of_an_owe_that_died_are_replaced_or_swept(spool: Spool) -> None:
 
 
 def test_only_one_process_pays(spool: Spool) -> None:
-    with spool.paying() as ours, Spool(spool.folder).paying() as theirs:
+    with spool.paying(NOW) as ours, Spool(spool.folder).paying(NOW + timedelta(seconds=59)) as theirs:
         assert ours and not theirs
-    with spool.paying() as again:
+    with spool.paying(NOW) as again:
         assert again
+
+
+def test_a_payer_that_is_stopped_does_not_keep_debts_from_being_paid(spool: Spool) -> None:
+    other = Spool(spool.folder)
+    with spool.paying(NOW) as ours:
+        spool.pays(NOW + timedelta(seconds=30))
+        with other.paying(NOW + timedelta(seconds=89)) as too_early:
+            assert ours and not too_early
+        with other.paying(NOW + timedelta(seconds=91)) as silent:
+            assert silent
+        with other.paying(NOW - timedelta(hours=1)) as set_back:
+            assert set_back
+
+
+@pytest.mark.parametrize("act", sorted(ACTS))
+@pytest.mark.parametrize("owed", ["owed", "unowed"])
+def test_a_process_that_is_stopped_at_any_point_holds_nobody_up(tmp_path: Path, act: str, owed: str) -> None:
+    command = [sys.executable, "-m", "tests.repository.stopped", str(tmp_path), act, owed]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 2, "it was stopped at every effect"
+
+
+def test_bytes_that_were_put_aside_by_who_died_are_found_and_put_back(spool: Spool) -> None:
+    debt, blob = make("b")
+    spool.owe([debt], blob)
+    place = spool.folder / "wal" / "sealed" / debt.ident
+    place.rename(place.with_name(f".{debt.ident}.00ff.aside"))
+    assert spool.sealed(debt).digest == blob.digest
+    spool.sweep()
+    assert place.exists()
+    place.rename(place.with_name(f".{debt.ident}.00ff.aside"))
+    spool.settle(debt)
+    spool.sweep()
+    assert files(spool) == set()
 
 
 def test_a_target_rests_longer_each_time_and_never_for_ever(spool: Spool) -> None:

@@ -25,6 +25,11 @@ _TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_t
 _TIMEOUTS_SINCE = ((140000, "idle_session_timeout"), (170000, "transaction_timeout"))
 _CONNECT_TIMEOUT_S = 10
 
+STANDBY_WAITS = (
+    "a standby cannot end a WAL segment: its primary does, when it is full, after archive_timeout, "
+    "or by `select pg_switch_wal()` there"
+)
+
 _FACTS_SQL = """
 select current_setting('server_version_num')::int,
        current_setting('server_version'),
@@ -195,10 +200,11 @@ class Session:
 
     def archiver(self) -> str:
         """What pg_stat_archiver says, as a sentence for messages."""
-        sql = "select coalesce(last_archived_wal, 'nothing'), failed_count, last_failed_wal from pg_stat_archiver"
-        ((archived, failures, failed),) = self.rows(sql)
+        sql = """select coalesce(last_archived_wal, 'nothing'), failed_count, last_failed_wal, pg_is_in_recovery()
+                   from pg_stat_archiver"""
+        ((archived, failures, failed, standby),) = self.rows(sql)
         text = f"the server archived {archived} last and failed {failures} times"
-        return text + (f", last with {failed}" if failed else "")
+        return text + (f", last with {failed}" if failed else "") + (f"; {STANDBY_WAITS}" if standby else "")
 
     # --- doing ---
 
