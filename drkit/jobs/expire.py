@@ -202,7 +202,8 @@ def _apply(order: ExpireOrder, means: Means, one: Outcome) -> Outcome:
     try:
         time = probe(target, means.clock, means.entropy, terms.skew)
         data_key = means.repository.data_key
-        lease_terms = LeaseTerms(EXPIRE, None, [], order.host, LEASE_S)
+        rounds = layout.rounds(means.clock.now(), means.entropy(3))
+        lease_terms = LeaseTerms(EXPIRE, None, [], order.host, LEASE_S, rounds)
         lease = Lease(target, layout, lease_terms, data_key, means.clock, means.entropy)
         try:
             found = survey(target, layout, means.repository.ring, time)
@@ -210,7 +211,7 @@ def _apply(order: ExpireOrder, means: Means, one: Outcome) -> Outcome:
             others = ask_others(means, layout, target.name)
             lease.renew_if_due()
             judgement = judge(found, others, terms, means)
-            expirer = Expirer(means, target, layout, terms, time, lease, found, judgement, others.holds.holds)
+            expirer = Expirer(means, target, layout, terms, time, lease, rounds, found, judgement, others.holds.holds)
             done = expirer.run(allowed)
         finally:
             lease.release()

@@ -18,20 +18,21 @@ from drkit.jobs.expire_reach import counted, held_wal, present, reached, spent, 
 from drkit.jobs.expire_survey import Survey, TargetTime, stored_manifests
 from drkit.jobs.means import Means
 from drkit.repository.catalogue import read_opening
-from drkit.repository.fences import Fence, read_fences
+from drkit.repository.fences import EXPIRE, Fence, read_fences
 from drkit.repository.graves import Round, covered
 from drkit.repository.holds import Hold
 from drkit.repository.layout import ClusterLayout, RunId
-from drkit.repository.leases import Lease, Verdict, decide, entomb
+from drkit.repository.leases import ROUNDS, Lease, Verdict, decide, entomb, stop_rounds
 from drkit.repository.target import Target
 from storage_backends.api import Key
-from storage_backends.errors import NotFound
+from storage_backends.errors import AlreadyExists, NotFound
 
 MAX_OBJECTS = 200_000
 """So many objects get a tombstone in one run: a round is read whole by every backup."""
 _JOINED = 32
 _MOST_JOINED = 1_000_000  # objects: a round is read whole
 _READERS = timedelta(days=1)  # who lists tombstones has read them by then
+_STOPPED = timedelta(days=90)  # no process that was stopped so long goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class _Second:
 
 
 class Expirer:
-    """One run on one target. lease: its own, under which it read the holds."""
+    """One run on one target. lease: its own, under which it read the holds; it names `rounds`."""
 
     def __init__(
         self,
@@ -73,12 +74,14 @@ class Expirer:
         terms: Terms,
         time: TargetTime,
         lease: Lease,
+        rounds: str,
         found: Survey,
         judgement: Judgement,
         holds: Sequence[Hold],
     ) -> None:
         self._means, self._target, self._layout, self._terms = means, target, layout, terms
         self._time, self._lease, self._found, self._judgement, self._holds = time, lease, found, judgement, holds
+        self._own = (layout.tombstones(rounds, number) for number in range(ROUNDS))
         self._rounds: list[Round] = list(found.rounds)
         self._tombs = set(found.buried)
         self._references = dict(judgement.references)
@@ -185,8 +188,18 @@ class Expirer:
         objects = self._remove(sorted(data))
         objects += self._remove(sorted(self._orphans(named)))
         gone = spent(second.all_fences, self._judged, self._time.now(), self._terms)
+        for fence in gone:
+            self._stop(fence)
         leases = self._remove(key for fence in gone for key in fence.keys)
         return manifests, objects, leases
+
+    def _stop(self, fence: Fence) -> None:
+        """Before the lease of an expirer goes, which may only be stopped: nobody could tell then that it was there."""
+        if fence.job == EXPIRE and fence.rounds:
+            self._check()
+            means = self._means
+            key, clock, entropy = means.repository.data_key, means.clock, means.entropy
+            stop_rounds(self._target, self._layout, fence.rounds, data_key=key, clock=clock, entropy=entropy)
 
     def _is_due(self, one: Round) -> bool:
         return one.stored_at + self._terms.grace <= self._time.now()
@@ -224,10 +237,10 @@ class Expirer:
         there = waiting | {f"{prefix}{name}" for name in manifests}
         spent_rounds = [one for one in self._rounds if self._is_due(one) and not one.keys & there]
         by = self._time.now() - _READERS
-        needless = covered(self._found.rounds, by)
+        needless = covered(self._found.rounds, by, self._time.now() - _STOPPED)
         left, total = list[Round](), 0
         for one in sorted(spent_rounds, key=lambda one: len(one.keys)):
-            if one.key not in needless and total + len(one.keys) <= _MOST_JOINED:
+            if one.keys and one.key not in needless and total + len(one.keys) <= _MOST_JOINED:
                 left.append(one)
                 total += len(one.keys)
         if len(left) >= _JOINED:
@@ -242,15 +255,19 @@ class Expirer:
             return
         self._check()
         means = self._means
-        name = entomb(
-            self._target,
-            self._layout,
-            fresh,
-            reason,
-            data_key=means.repository.data_key,
-            clock=means.clock,
-            entropy=means.entropy,
-        )
+        name = next(self._own)
+        try:
+            entomb(
+                self._target,
+                name,
+                fresh,
+                reason,
+                data_key=means.repository.data_key,
+                clock=means.clock,
+                entropy=means.entropy,
+            )
+        except AlreadyExists:
+            raise _late(self._target) from None
         self._tombs |= fresh
         self._rounds.append(Round(name, self._time.now(), fresh))
         means.log.info("tombstones created", target=self._target.name, objects=len(fresh), why=reason)
@@ -269,11 +286,12 @@ class Expirer:
         self._means.token.check()
         self._lease.renew_if_due()
         if not self._lease.live:
-            raise Failed(
-                "expiry was stopped for longer than its lease lasts",
-                where=self._target.where,
-                cure="run it again: it goes on where it was",
-            )
+            raise _late(self._target)
 
     def _manifest(self, run: str) -> str:
         return f"{self._layout.folder('manifests')}{run}"
+
+
+def _late(target: Target) -> Failed:
+    what, cure = "expiry was stopped for longer than its lease lasts", "run it again: it goes on where it was"
+    return Failed(what, where=target.where, cure=cure)

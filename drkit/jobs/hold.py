@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from drkit.core.errors import DrkitError, Missing, Refused, Unreachable
 from drkit.jobs.expire_survey import probe
 from drkit.jobs.means import Means
-from drkit.repository.fences import EXPIRE, read_fences
+from drkit.repository.fences import EXPIRE, Fence, read_fences
 from drkit.repository.holds import Hold, add_hold
 from drkit.repository.layout import ClusterLayout, RunId
-from drkit.repository.leases import tombstones
+from drkit.repository.leases import stop_rounds, tombstones
 from drkit.repository.target import Target
 from storage_backends.errors import StorageError
 
@@ -66,7 +66,8 @@ def put_on_hold(
 def _outwait(means: Means, layout: ClusterLayout, target: Target, wait_s: float) -> None:
     """Until no expirer that may have read the holds before this one is at work. Raises Refused where that is long.
 
-    One whose lease ran out by the target's clock does nothing more: it gives up no later than that by its own.
+    One whose lease ran out by the target's clock knows that by its own, but may have been stopped just before it
+    creates a round of tombstones: the names of its rounds are taken first.
     """
     if not target.backend.traits.conditional_create:
         return  # nothing ever expires there
@@ -78,12 +79,20 @@ def _outwait(means: Means, layout: ClusterLayout, target: Target, wait_s: float)
         first = frozenset(running) if first is None else first & running.keys()
         left = [running[one] for one in first if running[one].live(time.now())]
         if not left:
+            _stop(means, layout, target, [running[one] for one in first])
             return
         if means.clock.monotonic() - began >= wait_s:
             where, cure = target.where, "add the hold again when it ended"
             raise Refused(f"expiry is at work on {left[0].host}", where=where, cure=cure)
         means.token.wait(_POLL_S)
         means.token.check()
+
+
+def _stop(means: Means, layout: ClusterLayout, target: Target, late: Sequence[Fence]) -> None:
+    for fence in late:
+        if fence.rounds:
+            key = means.repository.data_key
+            stop_rounds(target, layout, fence.rounds, data_key=key, clock=means.clock, entropy=means.entropy)
 
 
 def _late(means: Means, layout: ClusterLayout, target: Target, hold: Hold) -> str:

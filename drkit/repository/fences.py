@@ -23,7 +23,7 @@ EXPIRE = "expire"
 class Fence:
     """A lease on one target. keys: of its epochs there · run: "" where it has none · via: runs it may adopt through.
 
-    stored_at: when the newest epoch was stored, by the target's clock.
+    stored_at: when the newest epoch was stored, by the target's clock · rounds: of an expirer, the names of its rounds.
     """
 
     lease: str
@@ -34,6 +34,7 @@ class Fence:
     stored_at: datetime
     lasts_s: int
     keys: tuple[Key, ...]
+    rounds: str = ""
 
     def live(self, now: datetime) -> bool:
         """now: by the target's clock."""
@@ -96,4 +97,5 @@ def _fence(value: Json, lease: str, infos: Sequence[ObjectInfo], target: Target)
         stored_at=max(info.modified_at for info in infos),
         lasts_s=lasts_s,
         keys=tuple(sorted(info.key for info in infos)),
+        rounds=str(value.get("rounds") or ""),
     )

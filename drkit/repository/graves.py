@@ -104,14 +104,16 @@ def buried(rounds: Sequence[Round]) -> frozenset[str]:
     return frozenset[str]().union(*(one.keys for one in rounds))
 
 
-def covered(rounds: Sequence[Round], by: datetime) -> list[Key]:
+def covered(rounds: Sequence[Round], by: datetime, empty_by: datetime) -> list[Key]:
     """Rounds that may be deleted: one that was stored later, and before `by`, names all that they name.
 
-    `by` leaves who listed before the later one was there the time to read what they listed.
+    `by` leaves who listed before the later one was there the time to read what they listed. empty_by: empty rounds
+    keep an expirer from creating its own, and stay unless they were stored before that.
     """
     settled = sorted((one for one in rounds if one.stored_at < by), key=lambda one: (one.stored_at, one.key))
     gone = []
     for at, one in enumerate(settled):
-        if any(one.keys <= later.keys for later in settled[at + 1 :]):
+        is_covered = any(one.keys <= later.keys for later in settled[at + 1 :])
+        if is_covered and (one.keys or one.stored_at < empty_by):
             gone.append(one.key)
     return gone

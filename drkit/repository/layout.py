@@ -140,6 +140,10 @@ class ClusterLayout:
     def lease(self, lease: str, epoch: int) -> Key:
         return Key(f"{self.root}leases/{lease}-{epoch:08x}")
 
-    def tombstones(self, moment: datetime, random: bytes) -> Key:
-        """A round of tombstones; random: 4 bytes."""
-        return Key(f"{self.root}tombstones/{moment.astimezone(UTC).strftime(_RUN_TIME)}-{random.hex()}")
+    def rounds(self, moment: datetime, random: bytes) -> str:
+        """What the names of one expirer's rounds begin with; random: 3 bytes."""
+        return f"{moment.astimezone(UTC).strftime(_RUN_TIME)}-{random.hex()}"
+
+    def tombstones(self, rounds: str, number: int) -> Key:
+        """A round of tombstones; number: below 256, counted by its expirer."""
+        return Key(f"{self.root}tombstones/{rounds}{number:02x}")

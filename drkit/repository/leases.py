@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,13 +21,17 @@ from storage_backends.errors import AlreadyExists, NotFound
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """job: backup, repair or replicate; via: backups or runs through which objects may be adopted."""
+    """job: backup, repair, replicate or expire; via: backups or runs through which objects may be adopted.
+
+    rounds: of an expirer, what the names of its rounds of tombstones begin with (`ClusterLayout.rounds`).
+    """
 
     job: str
     run: RunId | None
     via: Sequence[RunId]
     host: str
     lasts_s: int
+    rounds: str = ""
 
 
 class Lease:
@@ -98,6 +103,8 @@ class Lease:
             "started_at": self._clock.now().isoformat(timespec="microseconds"),
             "lasts_s": self._terms.lasts_s,
         }
+        if self._terms.rounds:
+            value["rounds"] = self._terms.rounds
         since = self._clock.monotonic()
         try:
             self._target.put(key, seal_json(self._data_key, Kind.LEASE, self._entropy(16), value))
@@ -142,25 +149,42 @@ def tombstones(target: Target, layout: ClusterLayout, ring: Ring) -> frozenset[s
 
 def entomb(
     target: Target,
-    layout: ClusterLayout,
+    name: Key,
     keys: Iterable[str],
     reason: str,
     *,
     data_key: DataKey,
     clock: Clock,
     entropy: Entropy,
-) -> Key:
-    """Create one round of tombstones; durable on return, and final. Memory: the keys."""
-    random = entropy(4)
-    name = layout.tombstones(clock.now(), random)
+) -> None:
+    """Create one round of tombstones; durable on return, and final. Memory: the keys.
+
+    name: by `ClusterLayout.tombstones`. Raises AlreadyExists where it is taken.
+    """
     value: Json = {
         "name": name,
-        "round": random.hex(),
+        "round": name.rpartition("-")[2],
         "reason": reason,
         "created_at": clock.now().isoformat(timespec="microseconds"),
     }
     target.put(name, seal_json(data_key, Kind.TOMBSTONE, entropy(16), value, pack_names(keys)))
-    return name
+
+
+ROUNDS = 3
+"""So many rounds of tombstones an expirer creates at most: of backups, of data, and one of older ones joined."""
+
+
+def stop_rounds(
+    target: Target, layout: ClusterLayout, rounds: str, *, data_key: DataKey, clock: Clock, entropy: Entropy
+) -> None:
+    """Take the names of all rounds that an expirer whose lease has run out might still create, by empty ones.
+
+    On return (durable) either its rounds are there to be seen, or its next create meets one of these and it ends.
+    """
+    for number in range(ROUNDS):
+        with suppress(AlreadyExists):
+            name, why = layout.tombstones(rounds, number), "the lease of this expiry ran out"
+            entomb(target, name, (), why, data_key=data_key, clock=clock, entropy=entropy)
 
 
 class Verdict(StrEnum):

@@ -60,7 +60,8 @@ def objects() -> tuple[Ring, dict[str, bytes]]:
         where, LAYOUT, made.run, Verdict.GOOD, "its closure was whole",
         ring=ring, data_key=data_key, clock=clock, entropy=seeded(8),
     )  # fmt: skip
-    entomb(where, LAYOUT, [made.key], "an example", data_key=data_key, clock=clock, entropy=seeded(9))
+    name = LAYOUT.tombstones(LAYOUT.rounds(clock.now(), bytes(3)), 0)
+    entomb(where, name, [made.key], "an example", data_key=data_key, clock=clock, entropy=seeded(9))
     _report(where, Repository(ring, [where], {}, DataKey(ring, seeded(10))), clock)
     _evidence(where, Repository(ring, [where], {}, DataKey(ring, seeded(13))), made.key, clock)
     hold = Hold(str(made.run), str(made.run), None, "an example", clock.now())

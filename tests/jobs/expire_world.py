@@ -211,8 +211,10 @@ class ExpireWorld:
             ring=KEYS, data_key=DataKey(KEYS, os.urandom), clock=self.clock, entropy=os.urandom,
         )  # fmt: skip
 
-    def lease(self, name: str, run: RunId | None, *via: Made, job: str = "backup", lasts_s: int = 900) -> Lease:
-        terms = LeaseTerms(job, run, [one.run for one in via], "elsewhere", lasts_s)
+    def lease(
+        self, name: str, run: RunId | None, *via: Made, job: str = "backup", lasts_s: int = 900, rounds: str = ""
+    ) -> Lease:
+        terms = LeaseTerms(job, run, [one.run for one in via], "elsewhere", lasts_s, rounds)
         return Lease(self.target(name), self.layout, terms, DataKey(KEYS, os.urandom), self.clock, os.urandom)
 
     def days(self, count: int, **how: object) -> list[Made]:

@@ -8,11 +8,11 @@ from datetime import timedelta
 import pytest
 
 from drkit.core.errors import Missing, Refused
-from drkit.jobs.expire import expire
+from drkit.jobs.expire import LEASE_S, expire
 from drkit.jobs.hold import Held, put_on_hold
 from drkit.repository.fences import EXPIRE
 from drkit.repository.holds import release_hold
-from drkit.repository.leases import Lease
+from drkit.repository.leases import ROUNDS, Lease
 from storage_backends.errors import Unavailable
 from tests.crypto.rings import seeded
 from tests.jobs.expire_world import DAY, ExpireWorld, Hooked, Made, done, plain
@@ -73,8 +73,11 @@ def test_a_hold_that_comes_too_late_is_not_reported() -> None:
     assert set(made[0].objects) <= world.keys(), "its bytes stay as long as it is held"
 
 
-def attempt(at: int) -> tuple[ExpireWorld, Made, bool, int]:
-    """Expiry, and a hold made before its effect or listing number `at`, which waits while the expirer goes on."""
+def attempt(at: int, *, stopped: bool = False) -> tuple[ExpireWorld, Made, bool, int]:
+    """Expiry, and a hold made before its effect or listing number `at`, which waits while the expirer goes on.
+
+    stopped: the expirer was, just there, for longer than its lease lasts.
+    """
     world = ExpireWorld()
     made = world.days(8)
     seen, kept = 0, False
@@ -86,6 +89,8 @@ def attempt(at: int) -> tuple[ExpireWorld, Made, bool, int]:
         if seen != at:
             return
         world.wrap = plain
+        if stopped:
+            world.clock.pass_by(timedelta(seconds=LEASE_S + 1))
         try:
             kept = bool(held(world, made[0], wait_s=0).safe)
         except Missing:
@@ -94,7 +99,9 @@ def attempt(at: int) -> tuple[ExpireWorld, Made, bool, int]:
     count = sum(len(one.plan.going) for one in expire(world.order(apply=False), world.means()) if one.plan)
     world.wrap = lambda name, backend: Hooked(backend, meddle)
     with suppress(Refused):  # the hold was there when the plan was made anew
-        done(expire(world.order(removes=count), world.means()))
+        outcomes = expire(world.order(removes=count), world.means())
+        if not stopped:
+            done(outcomes)
     world.wrap = plain
     return world, made[0], kept, seen
 
@@ -111,6 +118,34 @@ def test_a_hold_made_at_any_moment_of_expiry_is_kept_or_not_promised() -> None:
             done(world.expire())
             assert one.id in world.good()
     assert 0 < promised < effects
+
+
+def test_an_expirer_stopped_before_any_of_its_effects_does_not_undo_a_hold_that_did_not_wait_for_it() -> None:
+    _, _, _, effects = attempt(0)
+    promised = 0
+    for at in range(1, effects + 1):
+        world, one, kept, _ = attempt(at, stopped=True)
+        promised += kept
+        if kept:
+            assert one.id in world.good(), f"promised at {at}"
+            world.expire_twice()
+            assert one.id in world.good(), f"promised at {at}"
+    assert 0 < promised < effects
+
+
+def test_the_lease_of_a_stopped_expirer_goes_only_after_its_rounds_were_taken() -> None:
+    """Else nobody who makes a hold later could know of it."""
+    world = ExpireWorld()
+    world.days(3)
+    rounds = world.layout.rounds(world.clock.now(), bytes(3))
+    lease = world.lease("a", None, job=EXPIRE, rounds=rounds)
+    world.clock.pass_by(timedelta(seconds=901))
+    done(world.expire())
+    assert not lease.live and not world.keys(kind="leases")
+    taken = {world.layout.tombstones(rounds, number) for number in range(ROUNDS)}
+    assert taken <= world.keys()
+    world.expire_twice()
+    assert taken <= world.keys()
 
 
 def test_the_lease_of_an_expirer_that_died_runs_out() -> None:

@@ -98,6 +98,7 @@ def test_what_cannot_even_be_looked_at_is_left_and_raises_nothing(world: VerifyW
 
 def test_a_tombstone_is_final_here_too(world: VerifyWorld) -> None:
     key, where = world.one("/packs/"), world.targets[1]
-    entomb(where, LAYOUT, [key], "old", data_key=world.data_key, clock=world.clock, entropy=seeded(77))
+    name = LAYOUT.tombstones(LAYOUT.rounds(world.clock.now(), bytes(3)), 1)
+    entomb(where, name, [key], "old", data_key=world.data_key, clock=world.clock, entropy=seeded(77))
     world.lose("b", key)
     assert outcomes(world, key) <= {("b", key, "faded")} and not world.path("b", key).exists()

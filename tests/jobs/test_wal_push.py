@@ -435,9 +435,8 @@ def test_a_full_spool_fails_the_push_and_drops_nothing(world: World, small_disk:
 
 def test_wal_under_an_expired_name_goes_to_quarantine_and_tells_that_the_server_was_set_back(world: World) -> None:
     key = world.layout.wal(NAME)
-    entomb(
-        world.target("b"), world.layout, [key], "t", data_key=DataKey(RING, entropy), clock=world.clock, entropy=entropy
-    )
+    name = world.layout.tombstones(world.layout.rounds(world.clock.now(), bytes(3)), 0)
+    entomb(world.target("b"), name, [key], "t", data_key=DataKey(RING, entropy), clock=world.clock, entropy=entropy)
     with pytest.raises(Conflict, match="expired") as refused:
         world.push(world.segment(NAME))
     assert "set back" in refused.value.cure

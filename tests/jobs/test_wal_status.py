@@ -71,9 +71,8 @@ def test_expired_wal_is_no_gap(world: World) -> None:
     archive(world, *names(1, 1, 4))
     keys = [world.layout.wal(file) for file in names(1, 2, 3)]
     for target in world.targets:
-        entomb(
-            target, world.layout, keys, "t", data_key=DataKey(world.ring, entropy), clock=world.clock, entropy=entropy
-        )
+        name = world.layout.tombstones(world.layout.rounds(world.clock.now(), bytes(3)), 0)
+        entomb(target, name, keys, "t", data_key=DataKey(world.ring, entropy), clock=world.clock, entropy=entropy)
     assert look(world).whole
 
 

@@ -75,8 +75,9 @@ class VerifyWorld:
         for where in self.targets:
             draw = seeded(40)
             Lease(where, LAYOUT, LeaseTerms("backup", run, [run], "db1", 900), self.data_key, self.clock, draw)
+            name = LAYOUT.tombstones(LAYOUT.rounds(self.clock.now(), bytes(3)), 0)
             entomb(
-                where, LAYOUT, [f"{LAYOUT.folder('packs')}20200101T000000Z-00000000/00000000"], "an old one",
+                where, name, [f"{LAYOUT.folder('packs')}20200101T000000Z-00000000/00000000"], "an old one",
                 data_key=self.data_key, clock=self.clock, entropy=seeded(41),
             )  # fmt: skip
         before = hashlib.sha256(b"before").hexdigest()

@@ -225,7 +225,13 @@ class Expirer:
             return mind._replace(at="list", phase=1, todo=todo, tombs=mind.tombs | frozenset(mind.goes))
         return mind._replace(at="bury" if mind.goes else "grace")
 
+    def _is_stopped(self, world: World) -> bool:
+        """Whether somebody took the name of its next round, its lease having run out."""
+        return Thing("stopped", self.name) in world.targets[self.at]
+
     def _bury(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        if self._is_stopped(world):
+            return [("meets its next round: stops", world, self._done(mind))]
         run, *rest = mind.goes
         decided = world.note(f"decided {run} @ {self.at}") if self._chosen(run, mind) else world
         after = self._turn(mind._replace(goes=tuple(rest), tombs=mind.tombs | {run}))
@@ -239,6 +245,8 @@ class Expirer:
         return mind._replace(at="entomb", todo=todo) if todo else self._turn(mind)
 
     def _entomb(self, mind: ExpirerMind, world: World) -> Sequence[Move]:
+        if self._is_stopped(world):
+            return [("meets its next round: stops", world, self._done(mind))]
         name, *rest = mind.todo
         after = mind._replace(todo=tuple(rest), tombs=mind.tombs | {name})
         done = world.put(self.at, Thing("tombstone", name))

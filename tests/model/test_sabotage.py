@@ -100,6 +100,9 @@ SABOTAGES = {
     "a hold that does not wait for an expirer at work": Sabotage(
         "a backup is put on hold while it expires", "(i)", "H: lists tombstones: in time", ("hold_waits",)
     ),
+    "a hold that only waits for a lease to run out": Sabotage(
+        "a backup is put on hold while it expires", "(i)", "H: lists tombstones: in time", ("hold_stops_the_late",)
+    ),
     "a held backup copied before its hold": Sabotage(
         "a copy of what is on hold, and its source is lost", "(i)", "E: tombstones backup P", ("copies_holds_first",)
     ),

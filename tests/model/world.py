@@ -55,6 +55,7 @@ class Rules:
     # holds
     expirer_has_lease: bool = True
     hold_waits: bool = True
+    hold_stops_the_late: bool = True
     copies_holds_first: bool = True
     copies_releases_first: bool = True
     # replicator and repairer

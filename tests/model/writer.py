@@ -218,7 +218,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class Holder:
-    """Puts `backup` on hold: creates the hold, waits for expirers that were there before, looks for a tombstone."""
+    """Puts `backup` on hold: creates the hold, waits for expirers that were there before, looks for a tombstone.
+
+    The lease of any of them may run out meanwhile, though it works on: then its next round of tombstones is taken.
+    """
 
     name: str
     backup: str
@@ -234,12 +237,18 @@ class Holder:
         if mind == "list":
             return [("lists expirers", world, names(held, "expirer"))]
         if isinstance(mind, frozenset):
-            return [] if mind & names(held, "expirer") else [("finds them gone", world, "look")]
+            left = mind & names(held, "expirer")
+            return [self._late(one, left, world) for one in sorted(left)] or [("finds them gone", world, "look")]
         if mind == "look":
             if self.backup in names(held, "tombstone"):
                 return [("meets a tombstone: too late", world, "end")]
             return [("lists tombstones: in time, and says so", world.note(f"held {self.backup}"), "end")]
         return []
+
+    def _late(self, one: str, left: frozenset[str], world: World) -> Move:
+        if self.rules.hold_stops_the_late:
+            world = world.put(self.at, Thing("stopped", one))
+        return f"finds the lease of {one} run out", world, left - {one}
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,9 @@ def bury(where: Target, *keys: str, ring_: Ring | None = None, seed: int = 3) ->
     """A round of tombstones for these keys."""
     ring_ = ring_ or ring()
     data_key, draw = DataKey(ring_, seeded(seed)), seeded(seed)
-    return entomb(where, LAYOUT, keys, "a test", data_key=data_key, clock=SystemClock(), entropy=draw)
+    name = LAYOUT.tombstones(LAYOUT.rounds(SystemClock().now(), draw(3)), 0)
+    entomb(where, name, keys, "a test", data_key=data_key, clock=SystemClock(), entropy=draw)
+    return name
 
 
 def judged(where: Target, run: RunId, verdict: Verdict, ring_: Ring | None = None) -> Verdict:

@@ -92,9 +92,15 @@ def test_a_round_is_needless_once_a_later_one_has_stood_for_a_day() -> None:
     rounds = [
         Round(Key(f"r{n}"), START + n * DAY, frozenset(keys)) for n, keys in enumerate(("ab", "c", "abc", "abc", "d"))
     ]
-    assert covered(rounds, START + 10 * DAY) == ["r0", "r1", "r2"]
-    assert covered(rounds, START + timedelta(days=2.5)) == ["r0", "r1"]
-    assert covered(rounds, START + DAY) == []
+    assert covered(rounds, START + 10 * DAY, START) == ["r0", "r1", "r2"]
+    assert covered(rounds, START + timedelta(days=2.5), START) == ["r0", "r1"]
+    assert covered(rounds, START + DAY, START) == []
+
+
+def test_an_empty_round_that_stops_an_expirer_stays_for_long() -> None:
+    rounds = [Round(Key("empty"), START, frozenset()), Round(Key("full"), START + DAY, frozenset("a"))]
+    assert covered(rounds, START + 10 * DAY, START - DAY) == []
+    assert covered(rounds, START + 10 * DAY, START + DAY) == ["empty"]
 
 
 def test_a_round_that_vanishes_while_it_is_read_was_joined() -> None:

@@ -63,7 +63,7 @@ def test_every_key_is_one_that_stores_take_and_no_two_are_equal(
     object_id = run.binary + number.to_bytes(4, "big")
     keys = [layout.data(kind, object_id) for kind in (Kind.PACK, Kind.MAP, Kind.FINGERPRINTS)]
     keys += [layout.manifest(run), layout.verdict(run), layout.archived(file), layout.quarantine(file, bytes(32))]
-    keys += [layout.tombstones(moment, run.random), layout.lease(bytes(8).hex(), 1)]
+    keys += [layout.tombstones(layout.rounds(moment, run.random[:3]), 255), layout.lease(bytes(8).hex(), 1)]
     assert all(key(name) == name and name.startswith(layout.root) for name in keys)
     assert len(set(keys)) == len(keys)
 

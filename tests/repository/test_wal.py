@@ -187,7 +187,8 @@ def test_a_store_that_cannot_be_asked_is_neither(backend: MemoryBackend) -> None
 
 def test_what_has_a_tombstone_is_not_created_again(backend: MemoryBackend) -> None:
     target = make_target("t", backend)
-    entomb(target, LAYOUT, [KEY], "test", data_key=DataKey(RING, entropy), clock=TestClock(), entropy=entropy)
+    name = LAYOUT.tombstones(LAYOUT.rounds(TestClock().now(), bytes(3)), 0)
+    entomb(target, name, [KEY], "test", data_key=DataKey(RING, entropy), clock=TestClock(), entropy=entropy)
     met = meet(RING, target, LAYOUT, NAME, bytes(32))
     assert met is not None and met.outcome is Outcome.EXPIRED
     assert meet(RING, target, LAYOUT, "0000000100000002000000FD", bytes(32)) is None
