@@ -96,17 +96,17 @@ def _recovery(report: DrillReport) -> Iterator[str]:
         yield f"  without the declared allowances: {seconds(machine)}"
     for row in phases(report):
         if row.end_s is None or row.start_s is None:
-            yield from _wrapped(row.why, " " * 34, f"  {row.clock:<3} {row.label:<27} ")
+            yield from _wrapped(row.why, " " * 35, f"  {row.clock:<3} {row.label:<28} ")
             continue
         bar = _bar(axis, row.start_s, row.end_s, "." if row.declared else "#")
-        yield f"  {row.clock:<3} {row.label:<27} {offset(row.end_s):>9} {bar}".rstrip()
+        yield f"  {row.clock:<3} {row.label:<28} {offset(row.end_s):>8} {bar}".rstrip()
     notes = ["." * 3 + " allowance, declared"] if any(row.declared for row in phases(report)) else []
     if axis.objective_s is not None:
         notes.append("! objective")
     elif rto is not None and rto.promised_s is not None:
         notes.append("the objective lies beyond the right edge")
     if notes:
-        yield " " * 34 + ", ".join(notes)
+        yield " " * 35 + ", ".join(notes)
 
 
 def _bar(axis: Scale, start_s: float, end_s: float, char: str) -> str:

@@ -375,6 +375,7 @@ def result_text(plan: Plan, result: RestoreResult, started: Started | None) -> s
         folder = shlex.quote(str(plan.order.destination))
         if not any(entry.path == b"postgresql.conf" for entry in plan.manifest.entries):
             lines.append("  postgresql.conf lay outside of the data folder: put it and pg_hba.conf in place first")
+            lines.append("  (where /etc/postgresql has them for this folder they are, and pg_ctlcluster starts it)")
         lines.append(f"start it as {plan.owner.name}: pg_ctl -D {folder} start; it recovers by itself")
     else:
         lines += [f"  {seconds:8.2f} s  {name} {detail}".rstrip() for name, seconds, detail in started.phases]

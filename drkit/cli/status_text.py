@@ -12,7 +12,16 @@ from drkit.core.log import redact
 from drkit.core.units import format_duration
 from drkit.daemon.seen import Seen
 from drkit.daemon.status import DaemonView, Status
-from policies.protection import ClusterVerdict, DrillSeen, Finding, Level, Protection, TargetSeen, TargetVerdict
+from policies.protection import (
+    ClusterVerdict,
+    DrillSeen,
+    Finding,
+    Level,
+    Protection,
+    TargetSeen,
+    TargetVerdict,
+    WindowSeen,
+)
 
 _GREEN, _YELLOW, _RED = "32", "33", "1;31"
 _STATES = {
@@ -102,11 +111,15 @@ def _targets(screen: Screen, seen: Seen, verdict: ClusterVerdict, at: datetime) 
     table(columns, rows, right=frozenset({"age", "stored", "owed"}), color=screen.color)
     for target in seen.cluster.targets:
         for window in sorted(target.windows, key=lambda one: one.timeline):
-            end = _minute(window.end) if window.end else f"LSN {window.end_lsn}"
             missing = sum(gap.missing for gap in window.gaps)
             gaps = f", {missing} WAL FILES MISSING in between" if window.gaps else ", without a gap"
-            where = f"{target.name}, timeline {window.timeline}"
-            screen.line(f"  {where}: from {_minute(window.start)} to {end} UTC{gaps}")
+            screen.line(f"  {target.name}, timeline {window.timeline}: {_span(window)}{gaps}")
+
+
+def _span(window: WindowSeen) -> str:
+    """To an LSN where no commit was found near the end."""
+    start = _minute(window.start)
+    return f"from {start} to {_minute(window.end)} UTC" if window.end else f"from {start} UTC to LSN {window.end_lsn}"
 
 
 def _row(seen: TargetSeen, verdict: TargetVerdict, at: datetime) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def _show(windows: list[Window], unreadable: dict[str, str], *, color: bool) -> 
                 w.target,
                 str(w.timeline),
                 format_time(w.start_at),
-                format_time(w.end_at) if w.end_at else "not looked for",
+                format_time(w.end_at) if w.end_at else "no commit near",
                 str(w.start),
                 str(w.end),
                 str(len(w.backups)),

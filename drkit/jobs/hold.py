@@ -58,7 +58,8 @@ def put_on_hold(
         else:
             safe.append(name)
     if not safe and backup:
-        what, cure = f"backup {backup} cannot be held", "`drkit list` shows what is left"
+        what = f"backup {backup} cannot be held"
+        cure = f"`drkit list` shows what is left; the hold is there: `drkit hold release {hold.id}` takes it back"
         raise Missing(what, why=_joined(lacking), cure=cure)
     return Held(hold, tuple(safe), lacking)
 

@@ -153,7 +153,9 @@ def test_the_lease_of_an_expirer_that_died_runs_out() -> None:
     made = world.days(3)
     lease: Lease = world.lease("a", None, job=EXPIRE)
     assert lease.live
-    with pytest.raises(Missing, match="cannot be held"):
+    with pytest.raises(Missing, match="cannot be held") as refused:
         held(world, made[0], wait_s=0)
+    (left,) = world.keys(kind="holds")
+    assert f"drkit hold release {left.rsplit('/')[-1].removesuffix('.hold')}`" in refused.value.cure
     world.clock.pass_by(timedelta(seconds=901))
     assert held(world, made[0], wait_s=0).safe == ("a",)

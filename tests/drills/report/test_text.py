@@ -48,6 +48,11 @@ def test_the_waterfall_shows_when_and_marks_the_objective() -> None:
     assert "beyond the right edge" in to_text(far)
 
 
+def test_the_objective_is_marked_in_one_column_whatever_a_row_is_called() -> None:
+    drawn = [one for one in lines(passed()) if one.startswith("  T") and one.endswith("!")]
+    assert len(drawn) == 12 and len({len(one) for one in drawn}) == 1
+
+
 def test_what_failed_is_told_in_full_and_what_passed_in_a_line() -> None:
     text = to_text(failed())
     assert "FAILED   V1" in text and "writer w1: 40311 is missing" in text
