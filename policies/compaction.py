@@ -97,7 +97,7 @@ def choose(frames: Frames, packs: Packs, limits: Limits) -> Chosen:
     """
     total = float(frames.useful.sum())
     chosen = np.zeros(len(frames.sealed), dtype=np.bool_)
-    for choice in (_thin, _scattered, _hollow):
+    for choice in (_thin, _hollow, _scattered):
         chosen |= choice(frames, packs, limits, chosen, limits.allowed(total))
     return chosen
 
@@ -122,7 +122,7 @@ def _scattered(frames: Frames, packs: Packs, limits: Limits, chosen: Chosen, all
     run = packs.run[frames.pack]
     left = np.where(chosen, 0.0, frames.useful)
     runs = np.unique(run[~chosen])
-    if len(runs) <= limits.runs:
+    if len(runs) + bool(chosen.any()) <= limits.runs:  # what is stored again makes a run of its own
         return np.zeros_like(chosen)
     sums = np.bincount(run, weights=left)[runs]
     order = np.argsort(sums, kind="stable")[: len(runs) - limits.runs // 2]

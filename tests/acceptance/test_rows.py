@@ -60,7 +60,10 @@ def test_row_18_a_flipped_bit_in_archived_wal_never_reaches_a_restored_server(hi
         assert answer["wal_bytes"]["b"] >= 1 << 20 and answer["wal_bytes"]["a"] >= 5 << 20
         log = (one.root / "one-copy.log").read_text()
         assert 'event="wal damaged"' in log and names[2] in log and "target=a" in log
-        flip(one.wal_objects("b")[names[2]])
+        assert [repair["target"] for repair in answer["repairs"]] == ["a"], answer["repairs"]
+        assert one.wal_objects("a")[names[2]].read_bytes() == kept["a"]
+        for name in "ab":
+            flip(one.wal_objects(name)[names[2]])
         data = one.fresh("no-copy")
         status, error = one.refusal("restore", "--into", data, "--start")
         assert (status, error["code"]) == (9, "damage"), error
