@@ -139,8 +139,12 @@ class Sandbox:
             except OSError as error:
                 raise Failed("the sandbox cannot be moved", where=str(self.root), why=str(error)) from error
             return ended
-        _delete(self.root)
-        return ended
+        for _ in range(_ATTEMPTS):
+            problems = _delete(self.root)
+            if not problems:
+                return ended
+            ended += end_processes(self.root, self._clock)  # who was started while others were ended
+        raise Failed("the sandbox cannot be removed", where=str(self.root), why="; ".join(problems[:3]))
 
 
 def check_room(staging: Path, size_bytes: int) -> None:
@@ -198,20 +202,21 @@ def end_processes(root: Path, clock: Clock) -> int:
 
 
 def _running(root: Path) -> list[int]:
-    """Processes whose current folder is a data folder below `root`: PostgreSQL's, and the restore commands of it."""
-    real = Path(os.path.realpath(root))
+    """PostgreSQL's processes and drkit's own that work in the folder `root`, or whose command line names it."""
+    real = os.path.realpath(root)
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            here = (entry / "cwd").readlink()
+            here = str((entry / "cwd").readlink())  # with " (deleted)" behind it where that is so
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             words = (entry / "cmdline").read_bytes()
             named = (entry / "comm").read_text().strip() == "postgres" or b"drkit" in words
         except OSError:
             continue  # ended meanwhile, or not ours to see
-        if here.is_relative_to(real / "data") and state != "Z" and named:
+        is_here = f"{here}/".startswith(f"{real}/") or os.fsencode(f"{real}/") in words
+        if is_here and state != "Z" and named:
             found.append(int(entry.name))
     return found
 
@@ -232,16 +237,22 @@ def _wait(done: Callable[[], bool], clock: Clock) -> bool:
     return True
 
 
-def _delete(root: Path) -> None:
-    """All but the marker, then the marker: whoever is killed in between leaves a folder that still says what it is."""
-    for _ in range(_ATTEMPTS):
-        problems = list(_delete_content(root))
-        if not problems:
-            break
-    else:
-        raise Failed("the sandbox cannot be removed", where=str(root), why="; ".join(problems[:3]))
-    (root / MARKER).unlink(missing_ok=True)
-    root.rmdir()
+def _delete(root: Path) -> list[str]:
+    """All but the marker, then the marker: whoever is killed in between leaves a folder that still says what it is.
+
+    Returns what is in the way; the marker is there then.
+    """
+    problems = list(_delete_content(root))
+    if problems:
+        return problems
+    marker = (root / MARKER).read_bytes()
+    (root / MARKER).unlink()
+    try:
+        root.rmdir()
+    except OSError as error:  # somebody wrote there meanwhile
+        (root / MARKER).write_bytes(marker)
+        return [str(error)]
+    return []
 
 
 def _delete_content(root: Path) -> Iterator[str]:

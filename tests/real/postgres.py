@@ -41,6 +41,7 @@ _SERVES: dict[str, dict[int, tuple[int, ...]]] = {
     "pg_checksums": {13: (15,), 14: (15,)},
     "pg_verifybackup": {13: (15,), 14: (15,), 17: (18,)},
 }
+_PORTS = 5
 _SETTINGS = {
     "fsync": "off",
     "shared_buffers": "32MB",
@@ -139,6 +140,7 @@ class Server:
     data: Path = field(init=False)
     log: Path = field(init=False)
     sockets: Path = field(init=False)
+    _was_started: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.data = self.root / "data"
@@ -169,7 +171,20 @@ class Server:
                 conf.write(f"{name} = '{quoted}'\n")
 
     def start(self, *, wait_s: int = 60) -> None:
-        run([self.bin / "pg_ctl", "-D", self.data, "-l", self.log, "-w", "-t", str(wait_s), "start"])
+        """Where another program took the port before the first start, another port is tried."""
+        for _ in range(_PORTS):
+            command = [self.bin / "pg_ctl", "-D", self.data, "-l", self.log, "-w", "-t", str(wait_s), "start"]
+            done = run([str(word) for word in command], check=False)
+            if done.returncode == 0:
+                self._was_started = True
+                return
+            said = self.log.read_text(errors="replace") if self.log.exists() else ""
+            if self._was_started or "Address already in use" not in said:
+                break
+            self.log.unlink()
+            self.port = free_port()
+            self.set(port=str(self.port))
+        raise AssertionError(f"the server does not start\n{done.stdout}{done.stderr}{said[-2000:]}")
 
     def stop(self, mode: str = "fast") -> None:
         run([self.bin / "pg_ctl", "-D", self.data, "-w", "-m", mode, "stop"])
