@@ -193,13 +193,15 @@ def _archived(scene: Scene, command: str, pids: Sequence[int]) -> Sample:
 def _replay(scene: Scene, folder: Path) -> Found:
     with ExitStack() as stack:
         pair = _pair(stack, scene, folder)
-        scene.archive_by(*pair)
+        plain = own_folder(folder / "plain")
+        command = " && ".join([*(c.archive_command for c in pair), f"cp %p {plain}/%f"])
+        scene.archive_with(command)
+        scene.await_archived()
         for contestant in pair:
             contestant.backup(full=True)
-        plain = own_folder(folder / "plain")
         scene.write_segments()
         scene.server.query("select pg_create_restore_point('bench')")
-        scene.archive_with(" && ".join([*(c.archive_command for c in pair), f"cp %p {plain}/%f"]))
+        scene.archive_with(command)
         scene.server.query("select pg_switch_wal()")
         scene.await_archived()
         out = folder / "replayed"
