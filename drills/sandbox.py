@@ -212,7 +212,8 @@ def _running(root: Path) -> list[int]:
             here = str((entry / "cwd").readlink())  # with " (deleted)" behind it where that is so
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             words = (entry / "cmdline").read_bytes()
-            named = (entry / "comm").read_text().strip() == "postgres" or b"drkit" in words
+            others = words.replace(os.fsencode(real), b"")  # the folder's own name says nothing of who names it
+            named = (entry / "comm").read_text().strip() == "postgres" or b"drkit" in others
         except OSError:
             continue  # ended meanwhile, or not ours to see
         is_here = f"{here}/".startswith(f"{real}/") or os.fsencode(f"{real}/") in words

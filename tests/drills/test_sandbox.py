@@ -70,23 +70,28 @@ def rewrite(box: Sandbox, **members: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | members))
 
 
-def test_processes_in_the_data_folder_are_ended_and_no_others(tmp_path: Path) -> None:
+def test_processes_of_the_sandbox_are_ended_and_no_others(tmp_path: Path) -> None:
     box = make(tmp_path)
     box.data.mkdir()
     wait = "import sys; sys.stdout.write('ready'); sys.stdout.flush(); sys.stdin.read()"
-    inside, shell = (
-        subprocess.Popen(
-            [sys.executable, "-c", wait, word], cwd=box.data, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    inside, named, shell, reader = (
+        subprocess.Popen([sys.executable, "-c", wait, *words], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for cwd, words in (
+            (box.data, ["drkit-wal"]),
+            ("/", ["drkit-wal", "--config", f"{box.root}/drkit.toml"]),
+            (box.data, ["somebody who looks around"]),
+            ("/", [f"{box.root}/data/log"]),  # the folder's own name makes nobody one of ours
         )
-        for word in ("drkit-wal", "somebody who looks around")
     )
+    everyone = (inside, named, shell, reader)
     try:
-        for process in (inside, shell):
+        for process in everyone:
             assert process.stdout is not None and process.stdout.read(5) == b"ready"
-        assert box.remove() == 1
-        assert inside.wait(10) != 0 and shell.poll() is None
+        assert box.remove() == 2
+        assert inside.wait(10) != 0 and named.wait(10) != 0
+        assert shell.poll() is None and reader.poll() is None
     finally:
-        for process in (inside, shell):
+        for process in everyone:
             process.kill()
             process.communicate()
 
