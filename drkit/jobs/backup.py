@@ -30,7 +30,7 @@ from drkit.jobs.backup_targets import Participants
 from drkit.jobs.backup_usage import Usage
 from drkit.jobs.means import Means
 from drkit.pipeline.usage import used_extents
-from drkit.repository.catalogue import Catalogue, Standing, State, load_manifest, read_catalogue
+from drkit.repository.catalogue import Backup, Catalogue, Standing, State, load_manifest, read_catalogue
 from drkit.repository.layout import ClusterLayout, RunId
 from drkit.repository.leases import Verdict, decide
 from drkit.repository.manifest import Manifest, Reference, Source, Summary, seal_manifest
@@ -108,7 +108,8 @@ class _Run:
             manifest = self._load_parent(catalogue, chosen.summary.backup, avoid) if chosen else None
             ring = self._means.repository.ring
             again = self._again(*manifest) if manifest is not None else NOTHING
-            if manifest is not None:
+            if manifest is not None and chosen is not None:
+                avoid |= self._lacking(manifest[0], catalogue, chosen)
                 parents.append(Parent(known_of(manifest[0]), manifest[1], self._layout, ring, avoid, again))
             if left is not None and self._layout.manifest(left.known.run) not in avoid:
                 stored = parents[0].known.stored if parents else {}
@@ -165,6 +166,20 @@ class _Run:
             same = (manifest.head.chunk_bytes, manifest.head.extent_bytes) == (sizes.chunk, sizes.extent)
             return (manifest, target) if same else None
         return None
+
+    def _lacking(self, parent: Manifest, catalogue: Catalogue, standing: Backup) -> frozenset[str]:
+        """Keys of what a target of this run has lost of the parent: stored anew, or this backup is not whole there."""
+        found: set[str] = set()
+        for target in self._participants.targets:
+            inventory = catalogue.inventories.get(target.name)
+            if inventory is None or target.name in standing.good_on:
+                continue
+            lost = inventory.lacking(parent.references, parent.summary)
+            if lost:
+                event = "a target lacks what this backup builds on; it is stored anew"
+                self._means.log.warn(event, target=target.name, objects=len(lost), first=str(lost[0]))
+            found |= {lack.key for lack in lost}
+        return frozenset(found)
 
     def _again(self, parent: Manifest, target: Target) -> Again:
         """What of the parent is stored again because too little of it is in use."""
