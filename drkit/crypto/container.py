@@ -183,6 +183,29 @@ class Opener:
 
     def frame(self, data: memoryview, number: int) -> tuple[bytes, int, int, int]:
         """Open the frame that starts at data[0]; returns (raw, type, flags, bytes consumed)."""
+        payload, raw_bytes, type_, codec, flags, end = self._payload(data, number)
+        return self._plain(payload, raw_bytes, codec, number), type_, flags, end
+
+    def frame_into(self, data: memoryview, number: int, out: memoryview) -> None:
+        """Open the frame that starts at data[0], which has len(out) raw bytes, to `out`; what is there after an error
+        is not to be used.
+        """
+        payload, raw_bytes, _, codec, _, _ = self._payload(data, number)
+        if raw_bytes != len(out):
+            raise Damage("a frame has another size than its map says", where=self._where, why=f"frame {number}")
+        if codec != CODEC_ZSTD:
+            out[:] = self._plain(payload, raw_bytes, codec, number)
+            return
+        try:
+            with self._decompressor.stream_reader(payload) as reader:
+                whole = reader.readinto(out) == len(out) and not reader.read(1)
+        except zstandard.ZstdError as error:
+            raise Damage("a frame does not decompress", where=self._where, why=str(error)) from error
+        if not whole:
+            raise Damage("a frame has another size inside", where=self._where, why=f"frame {number}")
+
+    def _payload(self, data: memoryview, number: int) -> tuple[bytes, int, int, int, int, int]:
+        """(payload, raw bytes, type, codec, flags, bytes consumed) of the frame that starts at data[0]."""
         if len(data) < FRAME_BYTES:
             raise Damage("the object ends inside a frame header", where=self._where, why=f"frame {number}")
         sealed_bytes, raw_bytes, found, type_, codec, flags, _ = FRAME.unpack_from(data)
@@ -196,7 +219,7 @@ class Opener:
             )
         except InvalidTag:
             raise Damage("a frame does not authenticate", where=self._where, why=f"frame {number}") from None
-        return self._plain(payload, raw_bytes, codec, number), type_, flags, end
+        return payload, raw_bytes, type_, codec, flags, end
 
     def authenticate_end(self, tail: bytes) -> bytes:
         """Open the last frame from an object's last `END_BYTES`: proves the open section without reading the content.

@@ -17,7 +17,7 @@ from drkit.repository.manifest import Reference, Summary
 from drkit.repository.target import Target
 from storage_backends.errors import AlreadyExists, NotFound, StorageError
 
-_POLL_S = 0.5
+_POLL_S = (0.01, 0.5)  # the first wait and the longest: an archiver that is awake has the segment there in 50 ms
 _LAGGARD_S = 5.0
 _OPEN_READ = 4096
 
@@ -57,6 +57,7 @@ def await_files(
     problems: dict[str, str] = {}
     began = monotonic()
     enough_at: float | None = None
+    pause_s, longest_s = _POLL_S
     while True:
         for target in targets:
             try:
@@ -74,7 +75,8 @@ def await_files(
             raise _never_came(waiting, problems, timeout_s, stuck())
         if enough_at is None:
             watch()
-        token.wait(_POLL_S)
+        token.wait(pause_s)
+        pause_s = min(2 * pause_s, longest_s)
         token.check()
 
 

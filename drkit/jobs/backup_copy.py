@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from drkit.core.cancel import CancelToken
 from drkit.core.clock import Clock
 from drkit.core.errors import Failed
@@ -138,7 +140,7 @@ class Copier:
         """From now on store everything anew."""
         self._earlier = Earlier([])
 
-    def _place(self, stager: Stager, piece: Piece, data: bytes) -> None:
+    def _place(self, stager: Stager, piece: Piece, data: memoryview) -> None:
         copy = piece.copy
         placed = stager.place(data, self._earlier.before(copy.found.path, piece.number))
         with self._lock:
@@ -152,12 +154,14 @@ class Copier:
     def _work(self, work: Channel[list[Piece]]) -> None:
         stager = self._stager()
         checker = PageChecker(self._pages.page_bytes) if self._pages.enabled else None
+        slab = np.empty(self._extent_bytes, dtype=np.uint8).data
         for batch in work:
             for piece in batch:
-                self._one(stager, checker, piece)
+                self._one(stager, checker, piece, slab)
         stager.finish()
 
-    def _one(self, stager: Stager, checker: PageChecker | None, piece: Piece) -> None:
+    def _one(self, stager: Stager, checker: PageChecker | None, piece: Piece, slab: memoryview) -> None:
+        """Read one extent into the slab, which no one uses any more when it was placed."""
         copy, found = piece.copy, piece.copy.found
         self._pace(piece.length)
         offset = piece.number * self._extent_bytes
@@ -169,7 +173,7 @@ class Copier:
         except OSError as error:
             raise _unreadable(found, error) from error
         try:
-            data = _read(descriptor, piece.length, offset, found)
+            data = _read(descriptor, slab[: piece.length], offset, found)
             if checker is not None and found.has_checksums and data:
                 self._check(checker, descriptor, found, data, offset)
         finally:
@@ -178,14 +182,14 @@ class Copier:
             self._place(stager, piece, data)
         self._tally.add(piece.length)
 
-    def _check(self, checker: PageChecker, descriptor: int, found: Found, data: bytes, offset: int) -> None:
+    def _check(self, checker: PageChecker, descriptor: int, found: Found, data: memoryview, offset: int) -> None:
         size = self._pages.page_bytes
         whole = len(data) - len(data) % size
         first = found.segment * self._pages.segment_pages + offset // size
-        bad = checker.bad_blocks(memoryview(data)[:whole], first)
+        bad = checker.bad_blocks(data[:whole], first)
         for block in bad:
             at = (block - found.segment * self._pages.segment_pages) * size
-            self._judge(checker, descriptor, found, at, block, data[at - offset : at - offset + size])
+            self._judge(checker, descriptor, found, at, block, bytes(data[at - offset : at - offset + size]))
 
     def _judge(self, checker: PageChecker, descriptor: int, found: Found, at: int, block: int, page: bytes) -> None:
         """A torn read or a page being written is no damage: read it again before its LSN is believed."""
@@ -205,18 +209,18 @@ class Copier:
         return sorted((path, block) for path, block, lsn in self.suspects if not rules.start_lsn <= lsn <= stop_lsn)
 
 
-def _read(descriptor: int, length: int, offset: int, found: Found) -> bytes:
-    """Up to `length` bytes; fewer where the file has shrunk since it was listed."""
+def _read(descriptor: int, slab: memoryview, offset: int, found: Found) -> memoryview:
+    """Fill the slab; what was read is less where the file has shrunk since it was listed."""
+    filled = 0
     try:
-        data = os.pread(descriptor, length, offset)
-        while 0 < len(data) < length:
-            more = os.pread(descriptor, length - len(data), offset + len(data))
-            if not more:
+        while filled < len(slab):
+            got = os.preadv(descriptor, [slab[filled:]], offset + filled)
+            if not got:
                 break
-            data += more
+            filled += got
     except OSError as error:
         raise _unreadable(found, error) from error
-    return data
+    return slab[:filled]
 
 
 UNREADABLE = "run drkit as the owner of the data folder; on an I/O error look at the disk first"

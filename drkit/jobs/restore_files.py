@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import blake3
+import numpy as np
 
 from drkit.core.cancel import CancelToken
 from drkit.core.errors import Damage
@@ -130,14 +131,15 @@ class FileWriter:
             yield batch
 
     def _work(self, work: Channel[list[_Piece]]) -> None:
+        slab = np.empty(_BATCH_BYTES, dtype=np.uint8).data
         for batch in work:
-            todo = [piece for piece in batch if piece.index >= 0 and not self._is_there(piece)]
+            todo = [piece for piece in batch if piece.index >= 0 and not self._is_there(piece, slab)]
             wanted = [(self._maps[m], i) for m, i in (piece.file.entry.extents[piece.index] for piece in todo)]
-            found = {id(piece): content for piece, content in zip(todo, self._reader.read(wanted), strict=True)}
+            found = {id(piece): content for piece, content in zip(todo, self._reader.read(wanted, slab), strict=True)}
             for piece in batch:
                 self._put(piece, found.pop(id(piece), None))
 
-    def _is_there(self, piece: _Piece) -> bool:
+    def _is_there(self, piece: _Piece, slab: memoryview) -> bool:
         """Whether the local bytes are those of the backup: by content, never by time."""
         if not self._delta:
             return False
@@ -147,12 +149,13 @@ class FileWriter:
         except OSError:
             return False
         try:
-            data = os.pread(descriptor, extent.length, piece.offset)
+            room = slab if extent.length <= len(slab) else np.empty(extent.length, dtype=np.uint8).data
+            got = os.preadv(descriptor, [room[: extent.length]], piece.offset)
         except OSError:
             return False  # a bad sector is rewritten
         finally:
             os.close(descriptor)
-        return len(data) == extent.length and blake3.blake3(data).digest() == extent.digest
+        return got == extent.length and blake3.blake3(room[:got]).digest() == extent.digest
 
     def _put(self, piece: _Piece, content: Content | None) -> None:
         """Write one extent (None: it is there, or the file is empty) and finish the file after its last."""
@@ -180,7 +183,7 @@ class FileWriter:
         if len(piece.file.extents) > 1 and os.fstat(descriptor).st_size < piece.file.entry.size:
             os.ftruncate(descriptor, piece.file.entry.size)
         holes = () if self._delta else content.holes
-        view, at = memoryview(content.data), 0
+        view, at = content.data, 0
         for start, stop in (*holes, (len(view), len(view))):
             while at < start:
                 at += os.pwrite(descriptor, view[at:start], piece.offset + at)

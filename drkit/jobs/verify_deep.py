@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from drkit.core.cancel import CancelToken
-from drkit.core.errors import Damage, DrkitError
+from drkit.core.errors import Damage, DrkitError, Missing, Unreachable
 from drkit.core.flow import Channel, Group
 from drkit.core.progress import Tally
 from drkit.crypto.keys import Ring
@@ -67,25 +70,39 @@ class DeepLook:
             frame_cache_bytes=_FRAME_CACHE_BYTES,
             map_cache_bytes=_MAP_CACHE_BYTES,
         )
+        entries = [
+            entry
+            for entry in manifest.entries
+            if entry.type == FILE and in_turn(f"{manifest.summary.backup}/{entry.path.hex()}", self.turn)
+        ]
+        self._expect(reader, manifest, entries, token)
         group = Group(token, name="deep")
         with group:
             work: Channel[Entry] = Channel(2 * workers, group.token, name="files")
             for number in range(workers):
                 group.start(str(number), self._work, work, manifest, reader)
-            for entry in manifest.entries:
-                if entry.type == FILE and in_turn(f"{manifest.summary.backup}/{entry.path.hex()}", self.turn):
-                    work.put(entry)
+            for entry in sorted(entries, key=_large_first):
+                work.put(entry)
             work.close()
+
+    def _expect(self, reader: ContentReader, manifest: Manifest, entries: Sequence[Entry], token: CancelToken) -> None:
+        """Tell the reader what is to come; where a map is lost, the files that need it say so, each for itself."""
+        parts = ((manifest.maps[m], index) for entry in entries for m, index in entry.extents)
+        with suppress(StorageError, Damage, Missing, Unreachable):
+            reader.expect((part for part in parts if part[1] not in self._seen.get(part[0], ())), token)
 
     def _work(self, work: Channel[Entry], manifest: Manifest, reader: ContentReader) -> None:
         checker = PageChecker(manifest.head.page_bytes) if manifest.head.checksums else None
+        slab = np.empty(manifest.head.extent_bytes, dtype=np.uint8).data
         for entry in work:
             try:
-                self._file(entry, manifest, reader, checker)
+                self._file(entry, manifest, reader, checker, slab)
             except (StorageError, DrkitError) as error:
                 self._hurt(manifest.summary.backup, entry.path, error)
 
-    def _file(self, entry: Entry, manifest: Manifest, reader: ContentReader, checker: PageChecker | None) -> None:
+    def _file(
+        self, entry: Entry, manifest: Manifest, reader: ContentReader, checker: PageChecker | None, slab: memoryview
+    ) -> None:
         extents = [reader.extent(manifest.maps[m], index) for m, index in entry.extents]
         digest, crc = file_digest((one.digest, one.crc, one.length) for one in extents)
         size = sum(one.length for one in extents)
@@ -96,7 +113,7 @@ class DeepLook:
         for (map_index, index), extent in zip(entry.extents, extents, strict=True):
             map_id = manifest.maps[map_index]
             if self._is_new(map_id, index):
-                (content,) = reader.read([(map_id, index)])
+                (content,) = reader.read([(map_id, index)], slab)
                 self.tally.add(extent.length)
                 if checker is not None:
                     bad += self._bad_pages(entry, content.data, offset, manifest.head, manifest.summary, checker)
@@ -107,7 +124,7 @@ class DeepLook:
                 self.pages.append(BadPages(self.target.name, manifest.summary.backup, entry.path, blocks, recorded))
 
     def _bad_pages(
-        self, entry: Entry, data: bytearray, offset: int, head: Head, summary: Summary, checker: PageChecker
+        self, entry: Entry, data: memoryview, offset: int, head: Head, summary: Summary, checker: PageChecker
     ) -> Iterator[int]:
         """Blocks whose checksum is wrong and that WAL from the backup's start to its stop does not rewrite."""
         path = entry.path.decode("utf-8", "replace")
@@ -115,7 +132,7 @@ class DeepLook:
         if relation is None or not has_page_checksums(path):
             return
         size = head.page_bytes
-        whole = memoryview(data)[: len(data) - len(data) % size]
+        whole = data[: len(data) - len(data) % size]
         first = relation.first_block(head.relation_segment_pages) + offset // size
         start, stop = Lsn.parse(summary.start_lsn), Lsn.parse(summary.stop_lsn)
         for block in checker.bad_blocks(whole, first):
@@ -134,6 +151,11 @@ class DeepLook:
         with self._lock:
             if len(self.files) < _MOST:
                 self.files.append(HurtFile(self.target.name, backup, path, str(error)))
+
+
+def _large_first(entry: Entry) -> int:
+    """Large files first, so that no worker is left alone with one; the small ones in order, as they share frames."""
+    return -(entry.size >> 24)
 
 
 def _split(bad: Sequence[int], entry: Entry, known: set[tuple[str, int]]) -> Iterator[tuple[bool, tuple[int, ...]]]:

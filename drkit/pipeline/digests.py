@@ -1,6 +1,7 @@
 """Digests of extents and files, and fingerprints of chunks (docs/format.md, section 5).
 
-Measured on one core (EPYC, Python 3.11): BLAKE3 7.5 GB/s, CRC-32C 16.9 GB/s, fingerprints of 8 KiB chunks 2.9 GB/s.
+Measured on one core (EPYC, Python 3.11), extents of 16 MiB: BLAKE3 7.4 GB/s, CRC-32C 15.3 GB/s, fingerprints of 8 KiB
+chunks by GMAC 6.5 GB/s (by keyed BLAKE3 3.0, by a multilinear hash of equal strength in numpy 3.8).
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import blake3
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+Buffer = bytes | bytearray | memoryview
 Fingerprints = npt.NDArray[np.uint64]
 _POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), reflected
+_NONCE = bytes(12)
 _Matrix = tuple[int, ...]
 
 
-def extent_digest(data: bytes) -> tuple[bytes, int]:
+def extent_digest(data: Buffer) -> tuple[bytes, int]:
     """(BLAKE3-256, CRC-32C) of one extent."""
-    return blake3.blake3(data).digest(), google_crc32c.value(data)
+    return blake3.blake3(data).digest(), google_crc32c.value(np.frombuffer(data, np.uint8))
 
 
 def file_digest(extents: Iterable[tuple[bytes, int, int]]) -> tuple[bytes, int]:
@@ -32,12 +36,15 @@ def file_digest(extents: Iterable[tuple[bytes, int, int]]) -> tuple[bytes, int]:
     return whole.digest(), crc
 
 
-def fingerprints(data: bytes, key: bytes, chunk_bytes: int) -> Fingerprints:
-    """Eight bytes of keyed BLAKE3 for each chunk of `data`; the last chunk may be short."""
-    view, hash_ = memoryview(data), blake3.blake3
-    starts = range(0, len(data), chunk_bytes)
-    marks = b"".join([hash_(view[i : i + chunk_bytes], key=key).digest(8) for i in starts])
-    return np.frombuffer(marks, dtype="<u8")
+def fingerprints(data: Buffer, key: bytes, chunk_bytes: int) -> Fingerprints:
+    """Eight bytes of GMAC (AES-256, a nonce of zeros) for each chunk of `data`; the last chunk may be short.
+
+    A keyed universal hash and no signature: the tags are kept sealed. Different chunks of 8 KiB agree with a
+    probability of at most 2^-55, whoever chose them without the key.
+    """
+    tag, view = AESGCM(key).encrypt, memoryview(data)
+    tags = b"".join([tag(_NONCE, b"", view[i : i + chunk_bytes]) for i in range(0, len(view), chunk_bytes)])
+    return np.frombuffer(tags, dtype="<u8")[::2].copy()
 
 
 def crc32c_combine(first: int, second: int, second_bytes: int) -> int:

@@ -17,7 +17,7 @@ import zstandard
 
 from drkit.core.errors import Damage
 from drkit.pipeline.adopting import Adoptable, Before, Sizes, adoptable
-from drkit.pipeline.digests import Fingerprints, extent_digest, fingerprints
+from drkit.pipeline.digests import Buffer, Fingerprints, extent_digest, fingerprints
 from drkit.pipeline.mapping import EXTENTS, FRAMES, PACKS, RUNS, ZEROS, Map, Table, encode, marked, pack_row
 
 KIND_PACK, KIND_MAP, KIND_FINGERPRINTS = 3, 4, 5
@@ -141,14 +141,15 @@ class Stager:
         self._sizes = sizes
         self._key = fingerprint_key
         self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
-        self._decompressor = zstandard.ZstdDecompressor()
         self._zero_mark = int(fingerprints(bytes(sizes.chunk), fingerprint_key, sizes.chunk)[0])
-        self._raw = bytearray()
+        self._proof = Proof(max(sizes.frame, sizes.chunk))
+        self._raw = bytearray(max(sizes.frame, sizes.chunk))
+        self._filled = 0  # bytes of _raw
         self._open_frame = -1  # index in the open map of the frame that _raw becomes
         self._pack: tuple[int, bytes, ObjectWriter] | None = None
         self._map: _OpenMap | None = None
 
-    def place(self, data: bytes, before: Before | None) -> Placed:
+    def place(self, data: Buffer, before: Before | None) -> Placed:
         """Store one extent (1 to `sizes.extent` bytes), or find that the parent has it already."""
         digest, crc = extent_digest(data)
         equal = False
@@ -183,37 +184,49 @@ class Stager:
         return self._run + number.to_bytes(4, "big")
 
     def _lay(
-        self, opened: _OpenMap, data: bytes, marks: Fingerprints, before: Before | None, equal: bool
+        self, opened: _OpenMap, data: Buffer, marks: Fingerprints, before: Before | None, equal: bool
     ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], int, int]:
         """For each chunk the frame (index in the open map) and the raw offset where it lies; bytes new, bytes again."""
         chunk, count = self._sizes.chunk, len(marks)
         frames = np.full(count, ZEROS, dtype=np.uint32)
         offsets = np.zeros(count, dtype=np.uint32)
-        todo = marks != np.uint64(self._zero_mark)
+        todo = ~_zeros(data, marks, chunk, self._zero_mark)
         again_bytes = 0
         if before is not None:
             found = adoptable(before, marks, len(data), todo, self._sizes, equal=equal)
             if found is not None:
                 self._adopt(opened, before, found, todo, frames, offsets)
                 again_bytes = found.again_bytes
-        new_bytes = 0
+        view, new_bytes = memoryview(data), 0
         for start, stop in _spans(todo):
             position = start
             while position < stop:
-                room = max(1, (self._sizes.frame - len(self._raw)) // chunk)
-                take = min(room, stop - position)
-                piece = data[position * chunk : (position + take) * chunk]
-                if self._open_frame < 0:
-                    self._open_frame = len(opened.frames)
-                    opened.frames.append((0, 0, 0, 0, 0))
-                frames[position : position + take] = self._open_frame
-                offsets[position : position + take] = len(self._raw) + np.arange(take, dtype=np.uint32) * chunk
-                self._raw += piece
+                take = min(max(1, (self._sizes.frame - self._filled) // chunk), stop - position)
+                frames[position : position + take] = self._reserve(opened)
+                offsets[position : position + take] = self._filled + np.arange(take, dtype=np.uint32) * chunk
+                piece = view[position * chunk : (position + take) * chunk]
+                self._fill(opened, piece)
                 new_bytes += len(piece)
                 position += take
-                if len(self._raw) + chunk > self._sizes.frame:
-                    self._close_frame(opened)
         return frames, offsets, new_bytes, again_bytes
+
+    def _reserve(self, opened: _OpenMap) -> int:
+        """Index of the frame that is being filled."""
+        if self._open_frame < 0:
+            self._open_frame = len(opened.frames)
+            opened.frames.append((0, 0, 0, 0, 0))
+        return self._open_frame
+
+    def _fill(self, opened: _OpenMap, piece: memoryview) -> None:
+        """Append to the open frame, and close it when it is full. What fills a whole frame is not copied."""
+        full = self._filled + len(piece) + self._sizes.chunk > self._sizes.frame
+        if full and not self._filled:
+            self._seal_frame(opened, piece)
+            return
+        self._raw[self._filled : self._filled + len(piece)] = piece
+        self._filled += len(piece)
+        if full:
+            self._close_frame(opened)
 
     def _adopt(
         self,
@@ -253,16 +266,19 @@ class Stager:
         return at
 
     def _close_frame(self, opened: _OpenMap) -> None:
-        if self._open_frame < 0:
-            return
-        raw = bytes(self._raw)
-        self._raw.clear()
+        if self._filled:
+            with memoryview(self._raw) as view:
+                self._seal_frame(opened, view[: self._filled])
+            self._filled = 0
+
+    def _seal_frame(self, opened: _OpenMap, raw: memoryview) -> None:
+        """The open frame gets this content."""
         if self._pack is None:
             number = self._numbers.take(KIND_PACK)
             self._pack = (number, self._id(number), self._seal(KIND_PACK, self._id(number)))
         _, pack_id, writer = self._pack
         payload, codec = self._compress(raw)
-        if codec and self._decompressor.decompress(payload) != raw:
+        if codec and not self._proof(payload, raw):
             raise Damage("a frame did not decompress to what was read", cure="test this machine's memory")
         placed = writer.frame(payload, len(raw), codec=codec)
         at = self._pack_index(opened, pack_id, self._header.epoch, self._header.wrap)
@@ -271,9 +287,9 @@ class Stager:
         if writer.size_bytes >= self._sizes.pack:
             self._close_pack()
 
-    def _compress(self, raw: bytes) -> tuple[bytes, int]:
+    def _compress(self, raw: Buffer) -> tuple[bytes, int]:
         packed = self._compressor.compress(raw)
-        return (packed, 1) if len(packed) < len(raw) else (raw, 0)
+        return (packed, 1) if len(packed) < len(raw) else (bytes(raw), 0)
 
     def _close_pack(self) -> None:
         if self._pack is None:
@@ -309,6 +325,23 @@ class Stager:
         self._emit(Product(kind, number, writer.finish(), made))
 
 
+class Proof:
+    """Whether a compressed frame gives back what was read.
+
+    size_bytes: of the largest frame. One to a thread. Its buffer is used again: a fresh one costs more than the work.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._buffer = np.empty(size_bytes, dtype=np.uint8)
+
+    def __call__(self, payload: bytes, raw: memoryview) -> bool:
+        with self._decompressor.stream_reader(payload) as reader:
+            got = reader.readinto(self._buffer.data)
+            whole = got == len(raw) and not reader.read(1)
+        return whole and np.array_equal(self._buffer[:got], np.frombuffer(raw, np.uint8))
+
+
 def decode_marks(content: bytes) -> list[Fingerprints]:
     """The fingerprints of each extent of a map, from the joined frames of its fingerprints object.
 
@@ -321,6 +354,14 @@ def decode_marks(content: bytes) -> list[Fingerprints]:
         raise ValueError("the counts do not fit the size")
     values = np.frombuffer(content, dtype="<u8", offset=8 + 4 * extents, count=int(ends[-1]) if extents else 0)
     return [values[end - n : end] for n, end in zip(counts.tolist(), ends.tolist(), strict=True)]
+
+
+def _zeros(data: Buffer, marks: Fingerprints, chunk_bytes: int, zero_mark: int) -> npt.NDArray[np.bool_]:
+    """For each chunk whether it is whole and all zeros: by its fingerprint, then by looking."""
+    found: npt.NDArray[np.bool_] = marks == np.uint64(zero_mark)
+    for at in np.flatnonzero(found).tolist():
+        found[at] = not np.frombuffer(data, np.uint8)[at * chunk_bytes : (at + 1) * chunk_bytes].any()
+    return found
 
 
 def _spans(wanted: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

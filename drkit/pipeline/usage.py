@@ -121,6 +121,11 @@ class Countdown:
     def __init__(self, usage: FrameUsage) -> None:
         self._place, self._left, self._lock = usage.place, usage.keep_extents(), threading.Lock()
 
+    def last(self, pack_id: bytes, number: int, extents: int) -> bool:
+        """Whether nobody but so many extents that are read now needs a frame any more."""
+        at = self._place(pack_id, number)
+        return at is not None and int(self._left[at]) == extents
+
     def used(self, pack_id: bytes, number: int, extents: int) -> bool:
         """Count that so many extents have had what they need of a frame; whether it is needed no more."""
         at = self._place(pack_id, number)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import blake3
+import numpy as np
 
 from drkit.core.cancel import CancelToken
 from drkit.core.errors import Damage
@@ -16,7 +18,7 @@ from drkit.pipeline.mapping import ZEROS, Extent, Map
 from drkit.pipeline.usage import Countdown, FrameUsage, used_extents
 from drkit.repository.layout import ClusterLayout, Kind
 from drkit.repository.maps import open_map
-from drkit.repository.shared import Shared
+from drkit.repository.shared import Shared, Slot
 from drkit.repository.sources import Sources
 from drkit.repository.target import Target
 from storage_backends.api import Key
@@ -33,7 +35,7 @@ FrameKey = tuple[bytes, int]
 class Content:
     """An extent's bytes, verified. holes: half-open byte spans that hold only zeros, sorted."""
 
-    data: bytearray
+    data: memoryview
     extent: Extent
     holes: Sequence[tuple[int, int]]
 
@@ -52,8 +54,23 @@ class _Need:
     number: int
     sealed: int
     raw: int
-    copies: list[tuple[bytearray, int, int, int]] = field(default_factory=list)
+    copies: list[tuple[memoryview, int, int, int]] = field(default_factory=list)
     extents: set[int] = field(default_factory=set)
+
+    def lay(self, raw: memoryview) -> None:
+        """Copy from the opened frame to where its bytes belong; raises Damage where it is too short for that."""
+        for data, position, offset, length in self.copies:
+            if offset + length > self.raw:
+                raise Damage("a map refers past a frame", why=f"pack {self.pack.hex()}, frame {self.number}")
+            data[position : position + length] = raw[offset : offset + length]
+
+    @property
+    def place(self) -> memoryview | None:
+        """Where the whole frame belongs as it is, if it does so at one place."""
+        data, position, offset, length = self.copies[0]
+        if len(self.copies) > 1 or offset or length != self.raw:
+            return None
+        return data[position : position + length]
 
     @property
     def key(self) -> FrameKey:
@@ -67,8 +84,9 @@ class _Need:
 class ContentReader:
     """Extents of one cluster's backups. Thread-safe.
 
-    Memory: the caches, and for each thread in `read` the extents asked for and one range of at most 8 MiB
-    with its frames. Every frame is opened (authenticated) and every extent's BLAKE3 and length checked.
+    Memory: the caches, and for each thread in `read` the extents asked for, and one range of at most 8 MiB
+    with those of its frames that others need too. Every frame is opened (authenticated), every extent's BLAKE3 and
+    length checked.
     """
 
     def __init__(
@@ -83,9 +101,10 @@ class ContentReader:
     ) -> None:
         self._ring, self._layout, self._sources = ring, layout, sources
         self._chunk_bytes = chunk_bytes
-        self._frames: Shared[FrameKey, bytes] = Shared(frame_cache_bytes, len)
+        self._frames: Shared[FrameKey, memoryview] = Shared(frame_cache_bytes, len)
         self._maps: Shared[bytes, Map] = Shared(map_cache_bytes, lambda found: found.size_bytes)
         self._countdown: Countdown | None = None
+        self._scratch = threading.local()
 
     def expect(self, wanted: Iterable[tuple[bytes, int]], token: CancelToken) -> None:
         """Say what will be read, each extent once and in any order: a frame is then kept as long as one of them needs
@@ -116,20 +135,29 @@ class ContentReader:
             raise _lacking(self._layout.data(Kind.MAP, map_id), index)
         return found.extent(index)
 
-    def read(self, wanted: Sequence[tuple[bytes, int]]) -> list[Content]:
+    def read(self, wanted: Sequence[tuple[bytes, int]], slab: memoryview | None = None) -> list[Content]:
         """The extents (map id, index), in the order asked for; the caller bounds their sum.
 
+        slab: memory for them, where they fit; the contents lie in it until it is used again.
         Raises Damage where an extent is not what the backup read; else as `Sources.attempt`.
         """
+        extents = [self.extent(map_id, index) for map_id, index in wanted]
+        total = sum(extent.length for extent in extents)
+        if slab is None or len(slab) < total:
+            slab = np.empty(total, dtype=np.uint8).data
         contents: list[Content] = []
         needs: dict[FrameKey, _Need] = {}
-        for map_id, index in wanted:
-            extent = self.extent(map_id, index)
-            data = bytearray(extent.length)
+        at = 0
+        for (map_id, _), extent in zip(wanted, extents, strict=True):
+            data = slab[at : at + extent.length]
+            at += extent.length
             holes = self._lay(self.map(map_id), extent, data, needs, len(contents))
+            for start, stop in holes:
+                np.frombuffer(data, np.uint8)[start:stop] = 0
             contents.append(Content(data, extent, holes))
-        for group in _groups(needs.values()):
-            self._fill(group)
+        alone = {key for key, need in needs.items() if self._is_ours(need)}
+        for group in _groups(needs.values(), alone):
+            self._fill(group, alone)
         for (map_id, index), content in zip(wanted, contents, strict=True):
             if blake3.blake3(content.data).digest() != content.extent.digest:
                 where = f"{self._layout.data(Kind.MAP, map_id)}, extent {index}"
@@ -137,7 +165,7 @@ class ContentReader:
         return contents
 
     def _lay(
-        self, source: Map, extent: Extent, data: bytearray, needs: dict[FrameKey, _Need], number: int
+        self, source: Map, extent: Extent, data: memoryview, needs: dict[FrameKey, _Need], number: int
     ) -> list[tuple[int, int]]:
         """Note for each run where its bytes come from; returns the zero spans."""
         holes: list[tuple[int, int]] = []
@@ -162,35 +190,42 @@ class ContentReader:
             need.extents.add(number)
         return holes
 
-    def _fill(self, group: Sequence[_Need]) -> None:
+    def _fill(self, group: Sequence[_Need], alone: Collection[FrameKey]) -> None:
         """Fetch the frames of one pack that nobody has or fetches, then take the others' results."""
-        slots = []
-        mine: list[_Need] = []
+        shared: list[tuple[_Need, Slot[memoryview]]] = []
+        mine: dict[FrameKey, _Need] = {}
         for need in group:
+            if need.key in alone:
+                mine[need.key] = need
+                continue
             slot, claimed = self._frames.claim(need.key)
-            slots.append(slot)
+            shared.append((need, slot))
             if claimed:
-                mine.append(need)
-        left = {need.key: need for need in mine}
+                mine[need.key] = need
+        key = self._layout.data(Kind.PACK, group[0].pack)
         try:
             if mine:
-                key = self._layout.data(Kind.PACK, group[0].pack)
-                self._sources.attempt(key, lambda target: self._fetch(target, key, left))
+                self._sources.attempt(key, lambda target: self._fetch(target, key, mine, alone))
         except BaseException as error:
-            for frame in left:
-                self._frames.fail(frame, error)
+            for frame in mine:
+                if frame not in alone:
+                    self._frames.fail(frame, error)
             raise
-        for need, slot in zip(group, slots, strict=True):
-            raw = memoryview(slot.result())
-            for data, position, offset, length in need.copies:
-                piece = raw[offset : offset + length]
-                if len(piece) != length:
-                    raise Damage("a map refers past a frame", where=self._layout.data(Kind.PACK, need.pack))
-                data[position : position + length] = piece
+        for need, slot in shared:
+            need.lay(slot.result())
+        for need in group:
             if self._countdown is not None and self._countdown.used(*need.key, len(need.extents)):
                 self._frames.drop(need.key)
 
-    def _fetch(self, target: Target, key: Key, left: dict[FrameKey, _Need]) -> None:
+    def _is_ours(self, need: _Need) -> bool:
+        """Whether nobody else needs the frame: it goes to its place at once, and no one keeps it."""
+        return (
+            self._countdown is not None
+            and self._countdown.last(*need.key, len(need.extents))
+            and need.key not in self._frames
+        )
+
+    def _fetch(self, target: Target, key: Key, left: dict[FrameKey, _Need], alone: Collection[FrameKey]) -> None:
         """Read and open the frames in `left` from one target; those that opened leave it even where others fail."""
         gap = min(target.backend.traits.range_read_min_bytes, _MAX_GAP_BYTES)
         damage: Damage | None = None
@@ -200,25 +235,39 @@ class ContentReader:
             opener = Opener(self._ring, header, header.pack(), f"{target.where}: {key}")
             data = memoryview(self._sources.read(target, key, first.offset, part[-1].end - first.offset))
             for need in part:
+                sealed = data[need.offset - first.offset : need.end - first.offset]
                 try:
-                    raw, _, _, _ = opener.frame(data[need.offset - first.offset : need.end - first.offset], need.number)
-                    if len(raw) != need.raw:
-                        raise Damage("a frame has another size than its map says", where=f"{target.where}: {key}")
+                    if need.key in alone:
+                        self._open_at_place(opener, sealed, need)
+                    else:
+                        raw = np.empty(need.raw, dtype=np.uint8)
+                        opener.frame_into(sealed, need.number, raw.data)
+                        self._frames.fill(need.key, raw.data)
                 except Damage as error:
                     damage = damage or error
                     continue
-                self._frames.fill(need.key, raw)
                 del left[need.key]
         if damage is not None:
             raise damage
+
+    def _open_at_place(self, opener: Opener, sealed: memoryview, need: _Need) -> None:
+        place = need.place
+        if place is not None:
+            opener.frame_into(sealed, need.number, place)
+            return
+        scratch = getattr(self._scratch, "frame", None)
+        if scratch is None or len(scratch) < need.raw:
+            scratch = self._scratch.frame = np.empty(need.raw, dtype=np.uint8).data
+        opener.frame_into(sealed, need.number, scratch[: need.raw])
+        need.lay(scratch)
 
 
 def _lacking(key: str, index: int) -> Damage:
     return Damage("a map lacks an extent", where=key, why=f"extent {index}")
 
 
-def _groups(needs: Iterable[_Need]) -> Iterator[list[_Need]]:
-    """Frames of one pack in the order of their offsets, at most RANGE_BYTES of frames together."""
+def _groups(needs: Iterable[_Need], alone: Collection[FrameKey]) -> Iterator[list[_Need]]:
+    """Frames of one pack in the order of their offsets, together at most RANGE_BYTES of what is held for them."""
     packs: dict[bytes, list[_Need]] = defaultdict(list)
     for need in needs:
         packs[need.pack].append(need)
@@ -227,7 +276,7 @@ def _groups(needs: Iterable[_Need]) -> Iterator[list[_Need]]:
         group: list[_Need] = []
         size = 0
         for need in members:
-            weight = max(need.sealed, need.raw)
+            weight = need.sealed if need.key in alone else max(need.sealed, need.raw)
             if group and size + weight > RANGE_BYTES:
                 yield group
                 group, size = [], 0

@@ -54,6 +54,11 @@ class Shared(Generic[K, V]):
     def held_bytes(self) -> int:
         return self._held
 
+    def __contains__(self, key: K) -> bool:
+        """Whether it is there or being made."""
+        with self._lock:
+            return key in self._slots
+
     def claim(self, key: K) -> tuple[Slot[V], bool]:
         """The slot of a key, and whether the caller is the one to fill it."""
         with self._lock:
