@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drkit.core.errors import Damage, DrkitError, KeyMissing
-from drkit.crypto.container import open_object
+from drkit.crypto.container import authenticate_object, open_object
 from drkit.crypto.keys import Ring
 from drkit.engines.postgres.timeline import parse_history
 from drkit.engines.postgres.wal import WalKind, WalNameError, check_segment, parse_name
 from drkit.pipeline.mapping import decode
 from drkit.repository.layout import Kind
 from drkit.repository.names import Place
-from drkit.repository.scrub import Fault, Sound, Unsound, kind_in
+from drkit.repository.scrub import Count, Fault, Sound, Unsound, examine, kind_in, uncounted
 from drkit.repository.target import Target
 from drkit.repository.wal import open_wal
 from storage_backends.api import Key
@@ -27,29 +27,41 @@ class Opening:
     ring: Ring
     deep: bool
 
-    def check(self, target: Target, key: Key, place: Place, found: Sound) -> None:
-        """Raises Unsound where an object whose digest holds does not open; StorageErrors as reads do.
+    def look(self, target: Target, key: Key, place: Place, repository: bytes, count: Count = uncounted) -> Sound:
+        """Read an object whole, as `examine` does, and open what was read.
 
-        What is sealed under a key epoch that nobody here holds cannot be opened and is passed over.
+        Raises Unsound also where its digest holds and it does not open; StorageErrors as reads do. What is sealed
+        under a key epoch that nobody here holds cannot be opened and is passed over.
         """
-        if found.header is None or place.kind is None or (place.bulk and not self.deep):
-            return
+        data = bytearray()
+        opens = place.kind is not None and (self.deep or not place.bulk)
+        collects = opens and place.kind not in _ARCHIVED
+        found = examine(target, key, place, repository, count=count, take=data.extend if collects else None)
+        if found.header is None or not opens:
+            return found
         try:
             if place.kind in _ARCHIVED:
                 self._archived(target, key, place)
-                return
-            opened = open_object(
-                self.ring, target.read(key), kind=kind_in(place), name=key, object_id=_object_id(place, found)
-            )
-            if place.kind is Kind.MAP:
-                decode(opened.joined(), key)
+            else:
+                self._open(data, key, place, found)
         except KeyMissing:
-            return
+            return found
         except DrkitError as error:
             where = f"{target.where}: {key}"
             raise Unsound(
                 Fault.FLIPPED, f"its digest holds and it does not open: {error.what}", where=where, why=error.why
             ) from error
+        return found
+
+    def _open(self, data: bytearray, key: Key, place: Place, found: Sound) -> None:
+        """The frames of a pack are proven, and decompressed where a backup's files are rebuilt: they may be a GiB."""
+        ident = _object_id(place, found)
+        if place.kind is Kind.PACK and ident is not None:
+            authenticate_object(self.ring, data, kind=kind_in(place), name=key, object_id=ident)
+            return
+        opened = open_object(self.ring, bytes(data), kind=kind_in(place), name=key, object_id=ident)
+        if place.kind is Kind.MAP:
+            decode(opened.joined(), key)
 
     def _archived(self, target: Target, key: Key, place: Place) -> None:
         file = place.last if place.kind is not Kind.QUARANTINE else place.last.rpartition("-")[0]

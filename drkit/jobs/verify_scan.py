@@ -202,10 +202,9 @@ class Scan:
             self._tally.add(size_bytes)
 
         try:
-            found = examine(target, sight.key, sight.place, self._ground.repository, count=count)
-            if self._opening is not None:
-                self._opening.check(target, sight.key, sight.place, found)
-            judged.sound[name] = found
+            what = target, sight.key, sight.place, self._ground.repository
+            look = examine(*what, count=count) if self._opening is None else self._opening.look(*what, count)
+            judged.sound[name] = look
         except NotFound:
             if name in self._required(sight):
                 judged.bad[name] = (Fault.MISSING, "it is not there")

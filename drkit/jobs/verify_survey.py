@@ -168,10 +168,9 @@ class Survey:
         if place is None:
             return None
         try:
-            found = examine(target, key, place, self.ground.repository)
-            if self._opening is not None:
-                self._opening.check(target, key, place, found)
-            return found
+            if self._opening is None:
+                return examine(target, key, place, self.ground.repository)
+            return self._opening.look(target, key, place, self.ground.repository)
         except (StorageError, Damage):
             return None
 

@@ -333,13 +333,13 @@ class Proof:
 
     def __init__(self, size_bytes: int) -> None:
         self._decompressor = zstandard.ZstdDecompressor()
-        self._buffer = np.empty(size_bytes, dtype=np.uint8)
+        self._buffer = bytearray(size_bytes)
 
     def __call__(self, payload: bytes, raw: memoryview) -> bool:
         with self._decompressor.stream_reader(payload) as reader:
-            got = reader.readinto(self._buffer.data)
+            got = reader.readinto(self._buffer)
             whole = got == len(raw) and not reader.read(1)
-        return whole and np.array_equal(self._buffer[:got], np.frombuffer(raw, np.uint8))
+        return whole and (self._buffer if got == len(self._buffer) else self._buffer[:got]) == raw
 
 
 def decode_marks(content: bytes) -> list[Fingerprints]:

@@ -81,12 +81,12 @@ Count = Callable[[int], None]
 Taken = Callable[[bytes], None]
 
 
-def _nothing(_: int) -> None:
+def uncounted(_: int) -> None:
     return None
 
 
 def examine(
-    target: Target, key: Key, place: Place, repository: bytes, *, count: Count = _nothing, take: Taken | None = None
+    target: Target, key: Key, place: Place, repository: bytes, *, count: Count = uncounted, take: Taken | None = None
 ) -> Sound:
     """Read an object whole and judge it. count: hears of bytes read · take: of the bytes themselves, in order.
 
