@@ -9,12 +9,10 @@ again with --delta goes on from what is there.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
-import platform
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +26,11 @@ from drkit.jobs.means import Means
 from drkit.jobs.recovery_events import RECOVERY_EVENTS
 from drkit.jobs.recovery_file import RECOVERY_FILE, write_recovery_file
 from drkit.jobs.restore_clear import Clearing, disarm
-from drkit.jobs.restore_files import FileWriter
+from drkit.jobs.restore_files import FileWriter, small_file
 from drkit.jobs.restore_folder import KEPT_CONTROL, LOST_FOUND, space_of
 from drkit.jobs.restore_plan import Plan
 from drkit.jobs.restore_settings import auto_conf, pg_manifest, recovery_file, tablespace_map
+from drkit.jobs.restore_sync import Disks, sync_file
 from drkit.repository.content import ContentReader
 from drkit.repository.manifest import FILE, FOLDER, Entry
 from drkit.repository.repository import Problem
@@ -43,7 +42,6 @@ from storage_backends.oserrors import os_errors
 
 _CONTROL = CONTROL_PATH.encode()
 _ANOTHER_RECOVERYS = (RECOVERY_FILE.encode(), RECOVERY_EVENTS.encode(), KEPT_CONTROL.encode())
-_SYNCFS_TELLS = (5, 8)  # Linux: syncfs(2) reports lost writes since 5.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,23 +118,17 @@ class _Restore:
         if control is None:
             raise Damage("the backup holds no pg_control", where=plan.manifest.summary.backup)
         tally = Tally(self._means.progress, "files", clock=clock, total_bytes=sum(e.size for e in files))
-        writer = FileWriter(
-            reader=self._reader,
-            maps=plan.manifest.maps,
-            resolve=self._resolve,
-            owner=self._owner,
-            workers=plan.order.workers,
-            delta=plan.order.delta,
-            tally=tally,
-        )
-        control_data = writer.content(control)
+        control_data = small_file(self._reader, plan.manifest.maps, control)
         parse_control(control_data)
         self._prepare()
-        self._begun.append(("files", clock.monotonic()))
-        writer.run(files, self._means.token)
-        tally.finish()
-        self._settings()
-        self._sync()
+        with Disks([plan.order.destination, *(Path(os.fsdecode(one)) for one in self._links.values())]) as disks:
+            writer = self._writer(tally, disks)
+            self._begun.append(("files", clock.monotonic()))
+            writer.run(files, self._means.token)
+            tally.finish()
+            self._settings()
+            self._phase("sync")
+            disks.sync(self._means.token.check)
         self._means.token.check()
         self._phase("pg_control")
         self._arm(control_data, control.mode)
@@ -151,6 +143,19 @@ class _Restore:
             removed=self._clearing.removed,
             spared=tuple(self._clearing.spared),
             phases=self._phases(ended),
+        )
+
+    def _writer(self, tally: Tally, disks: Disks) -> FileWriter:
+        plan = self._plan
+        return FileWriter(
+            reader=self._reader,
+            maps=plan.manifest.maps,
+            resolve=self._resolve,
+            owner=self._owner,
+            workers=plan.order.workers,
+            delta=plan.order.delta,
+            tally=tally,
+            written=disks.begin,
         )
 
     def _report(self, target: Target, key: str, problem: Problem) -> None:
@@ -263,7 +268,7 @@ class _Restore:
         durable.replace(unnamed, control, mode=mode)
         self._own(unnamed, mode)
         with os_errors("put pg_control in place", str(path)):
-            _fsync(unnamed)
+            sync_file(unnamed)
             unnamed.replace(path)
             durable.sync_dir(path.parent)
 
@@ -283,59 +288,3 @@ class _Restore:
         with os_errors(f"give {path.name} to the server", str(path)):
             if self._owner is not None:
                 os.chown(path, *self._owner)
-
-    # --- durability ---
-
-    def _sync(self) -> None:
-        """All files and folders of the data folder and the tablespaces are durable on return."""
-        self._phase("sync")
-        roots = [self._plan.order.destination, *(Path(os.fsdecode(one)) for one in self._links.values())]
-        for root in roots:
-            sync_tree(root, self._means.token.check)
-
-
-def sync_tree(root: Path, check: Callable[[], None]) -> None:
-    """Make all below `root` durable: one syncfs where the kernel reports what it lost, else fsync of each entry.
-
-    syncfs writes back a whole filesystem; what it could not write is reported from Linux 5.8 on (syncfs(2)).
-    """
-    with os_errors("sync the restored files", str(root)):
-        synced: set[int] = set()
-        for folder, _, files in os.walk(root):
-            check()
-            here = Path(folder)
-            device = here.stat().st_dev
-            if device in synced or _syncfs(here):
-                synced.add(device)
-                continue
-            for name in files:
-                _fsync(here / name)
-            durable.sync_dir(here)
-
-
-def _fsync(path: Path) -> None:
-    if path.is_symlink():
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _syncfs(root: Path) -> bool:
-    """Whether syncfs did it; False where it is missing or cannot be believed. Raises OSError for lost writes."""
-    release = platform.release().split(".")
-    if platform.system() != "Linux" or tuple(int(x) for x in release[:2] if x.isdigit()) < _SYNCFS_TELLS:
-        return False
-    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if call is None:
-        return False
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if call(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(root))
-    finally:
-        os.close(descriptor)
-    return True

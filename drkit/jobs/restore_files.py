@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import blake3
@@ -56,7 +56,8 @@ class FileWriter:
     """Restores files with `workers` threads.
 
     resolve: path of the backup -> absolute path · owner: (uid, gid), or None to leave it · delta: files may exist;
-    extents whose bytes are right already are kept. Memory: the reader's, and a batch of 16 MiB for each worker.
+    extents whose bytes are right already are kept · written: hears (descriptor, offset, bytes) of each extent that was
+    written. Memory: the reader's, and a batch of 16 MiB for each worker.
     """
 
     def __init__(
@@ -69,9 +70,11 @@ class FileWriter:
         workers: int,
         delta: bool,
         tally: Tally,
+        written: Callable[[int, int, int], None],
     ) -> None:
         self._reader, self._maps, self._resolve = reader, maps, resolve
         self._owner, self._workers, self._delta, self._tally = owner, workers, delta, tally
+        self._written = written
         self._lock = threading.Lock()
         self.written_bytes = 0
         self.kept_bytes = 0
@@ -85,27 +88,13 @@ class FileWriter:
             for number in range(self._workers):
                 group.start(str(number), self._work, work)
             for batch in self._batches(entries):
+                if not self._delta:  # what is there already is not fetched
+                    self._reader.ahead(self._wanted(piece for piece in batch if piece.index >= 0))
                 work.put(batch)
             work.close()
 
-    def content(self, entry: Entry) -> bytes:
-        """A small file's bytes, checked."""
-        file = self._file(entry)
-        wanted = [(self._maps[m], index) for m, index in entry.extents]
-        data = b"".join(bytes(one.data) for one in self._reader.read(wanted))
-        if len(data) != file.entry.size:
-            raise _wrong_size(entry)
-        return data
-
     def _file(self, entry: Entry) -> _File:
-        """The file with its extents looked up; raises Damage unless they make up its digest and size."""
-        extents = [self._reader.extent(self._maps[m], index) for m, index in entry.extents]
-        digest, crc = file_digest((one.digest, one.crc, one.length) for one in extents)
-        if sum(one.length for one in extents) != entry.size:
-            raise _wrong_size(entry)
-        if (digest, crc) != (entry.digest, entry.crc):
-            why = "its extents do not make up the file's digest"
-            raise Damage("a file of the backup is damaged", where=os.fsdecode(entry.path), why=why)
+        extents = _extents(self._reader, self._maps, entry)
         return _File(entry, self._resolve(entry.path), extents, len(extents))
 
     def _batches(self, entries: Sequence[Entry]) -> Iterator[list[_Piece]]:
@@ -134,10 +123,14 @@ class FileWriter:
         slab = np.empty(_BATCH_BYTES, dtype=np.uint8).data
         for batch in work:
             todo = [piece for piece in batch if piece.index >= 0 and not self._is_there(piece, slab)]
-            wanted = [(self._maps[m], i) for m, i in (piece.file.entry.extents[piece.index] for piece in todo)]
-            found = {id(piece): content for piece, content in zip(todo, self._reader.read(wanted, slab), strict=True)}
+            contents = self._reader.read(self._wanted(todo), slab)
+            found = {id(piece): content for piece, content in zip(todo, contents, strict=True)}
             for piece in batch:
                 self._put(piece, found.pop(id(piece), None))
+
+    def _wanted(self, pieces: Iterable[_Piece]) -> list[tuple[bytes, int]]:
+        places = (piece.file.entry.extents[piece.index] for piece in pieces)
+        return [(self._maps[m], index) for m, index in places]
 
     def _is_there(self, piece: _Piece, slab: memoryview) -> bool:
         """Whether the local bytes are those of the backup: by content, never by time."""
@@ -179,15 +172,18 @@ class FileWriter:
         self._tally.add(length)
 
     def _write(self, descriptor: int, piece: _Piece, content: Content) -> None:
-        """Bytes at the extent's place. A file that may hold old bytes gets its zeros written."""
-        if len(piece.file.extents) > 1 and os.fstat(descriptor).st_size < piece.file.entry.size:
-            os.ftruncate(descriptor, piece.file.entry.size)
+        """Bytes at the extent's place. A file that may hold old bytes gets its zeros written.
+
+        The file grows as it is written: on ext4 writes into one that has its whole size already, and no blocks, took
+        2.3 s of kernel time for 1 GiB instead of 0.3 s (Linux 6, 16 MiB a write).
+        """
         holes = () if self._delta else content.holes
         view, at = content.data, 0
         for start, stop in (*holes, (len(view), len(view))):
             while at < start:
                 at += os.pwrite(descriptor, view[at:start], piece.offset + at)
             at = stop
+        self._written(descriptor, piece.offset, len(view))
 
     def _finish(self, descriptor: int, entry: Entry) -> None:
         os.ftruncate(descriptor, entry.size)
@@ -195,6 +191,24 @@ class FileWriter:
         if self._owner is not None:
             os.fchown(descriptor, *self._owner)
         os.utime(descriptor, ns=(entry.mtime, entry.mtime))
+
+
+def small_file(reader: ContentReader, maps: Sequence[bytes], entry: Entry) -> bytes:
+    """A file's bytes, checked; all of them in memory."""
+    _extents(reader, maps, entry)
+    return b"".join(bytes(one.data) for one in reader.read([(maps[m], index) for m, index in entry.extents]))
+
+
+def _extents(reader: ContentReader, maps: Sequence[bytes], entry: Entry) -> list[Extent]:
+    """Of a file, looked up; raises Damage unless they make up its digest and size."""
+    extents = [reader.extent(maps[m], index) for m, index in entry.extents]
+    digest, crc = file_digest((one.digest, one.crc, one.length) for one in extents)
+    if sum(one.length for one in extents) != entry.size:
+        raise _wrong_size(entry)
+    if (digest, crc) != (entry.digest, entry.crc):
+        why = "its extents do not make up the file's digest"
+        raise Damage("a file of the backup is damaged", where=os.fsdecode(entry.path), why=why)
+    return extents
 
 
 def _wrong_size(entry: Entry) -> Damage:
