@@ -49,7 +49,16 @@ def writer(sample: Sample, maps: Sequence[bytes], root: Path, *, delta: bool = F
         return os.fsencode(root) + b"/" + path
 
     tally = Tally(Silent(), "files", clock=SystemClock())
-    return FileWriter(reader=reader, maps=maps, resolve=resolve, owner=None, workers=3, delta=delta, tally=tally)
+    return FileWriter(
+        reader=reader,
+        maps=maps,
+        resolve=resolve,
+        owner=None,
+        workers=3,
+        delta=delta,
+        tally=tally,
+        written=lambda descriptor, offset, size_bytes: None,
+    )
 
 
 def check(root: Path, contents: dict[bytes, bytes]) -> None:
@@ -116,7 +125,7 @@ def test_zeros_stay_holes(tmp_path: Path) -> None:
     entries, maps, _ = entries_of(sample)
     made = writer(sample, maps, tmp_path)
     content = made._reader.read([(maps[0], entries[2].extents[0][1])])[0]
-    whole = replace(content, data=bytearray(1 << 20), holes=[(4096, 1 << 20)])
+    whole = replace(content, data=memoryview(bytearray(1 << 20)), holes=[(4096, 1 << 20)])
     descriptor = os.open(tmp_path / "sparse", os.O_RDWR | os.O_CREAT)
     try:
         file = made._file(entries[1])
