@@ -220,6 +220,7 @@ class Scattered:
         writer = FileWriter(
             reader=reader, maps=manifest.maps, resolve=lambda path: os.fsencode(into) + b"/" + path, owner=None,
             workers=2, delta=False, tally=Tally(Silent(), "files", clock=SystemClock()),
+            written=lambda descriptor, offset, size_bytes: None,
         )  # fmt: skip
         files = [entry for entry in manifest.entries if entry.type == FILE]
         writer.run(files, CancelToken())
