@@ -20,6 +20,7 @@ from drkit.cli.verbs import fault_exit
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name); returns the exit status of the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts threads for algebra, which nothing here needs
     _need_streams()
     try:
         status = _run(words)

@@ -22,7 +22,8 @@ A new page must be all zeros: the server itself refuses any other (PageIsVerifie
 The block number is relation-wide: segment number x blocks per segment + block within the file.
 
 Measured on one core of an EPYC (numpy 2.4, MiB/s for calls of 256 KiB, 1 MiB, 4 MiB): 1460, 4180, 6800. The scratch
-of 512 pages fits the second-level cache, so bigger buffers are cut into runs of that many.
+of 2048 pages fits the second-level cache, so bigger buffers are cut into runs of that many. Each step lets other threads
+run: with two threads an extent of 16 MiB took 4.0 ms in runs of 512 pages, 3.0 ms in runs of 2048, 4.1 ms with one.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _COLUMNS = 32
 _PRIME = np.uint32(16777619)
 _SHIFT = np.uint32(17)
 _CHECKSUM_CLEAR = np.uint32(0xFFFF0000)
-_RUN_PAGES = 512
+_RUN_PAGES = 2048
 # checksumBaseOffsets of checksum_impl.h
 _BASE: U32 = np.array(
     [
