@@ -23,7 +23,7 @@ The block number is relation-wide: segment number x blocks per segment + block w
 
 Measured on one core of an EPYC (numpy 2.4, MiB/s for calls of 256 KiB, 1 MiB, 4 MiB): 1460, 4180, 6800. The scratch
 of 2048 pages fits the second-level cache, so bigger buffers are cut into runs of that many. Each step lets other
-threads run: with two an extent of 16 MiB took 4.0 ms in runs of 512 pages, 3.0 ms in runs of 2048, 4.1 ms with one thread.
+threads run: with two an extent of 16 MiB took 4.0 ms in runs of 512 pages and 3.0 ms in runs of 2048, with one 4.1 ms.
 """
 
 from __future__ import annotations
