@@ -5,6 +5,7 @@ Each takes the scene and an empty folder, and gives samples by contestant and wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -228,6 +229,40 @@ def _replay_work(scene: Scene, source: Contestant, out: Path, **others: str) -> 
     return before, lambda: measure([scene.server.bin / "postgres", "-D", out], source.pids)
 
 
+def _beside(scene: Scene, folder: Path) -> Found:
+    """The same transactions with nothing beside them, and beside one full backup after another."""
+    with ExitStack() as stack:
+        drkit, peer = _pair(stack, scene, folder)
+        assert isinstance(drkit, Drkit)
+        gentle = ("backup", "--rehash", "--nice", "19", "--io", "idle")
+        ways: dict[str, tuple[Contestant, Callable[[], object]]] = {
+            "drkit": (drkit, lambda: drkit.backup(full=True)),
+            "drkit --nice 19 --io idle": (drkit, lambda: drkit.run(*gentle)),
+            "pgbackrest": (peer, lambda: peer.backup(full=True)),
+            "nothing": (drkit, nothing),
+        }
+        return Found(alternate({name: _beside_work(scene, *way) for name, way in ways.items()}))
+
+
+def _beside_work(scene: Scene, contestant: Contestant, backup: Callable[[], object]) -> Work:
+    def work() -> Sample:
+        done = threading.Event()
+
+        def again() -> None:
+            while not done.is_set() and backup is not nothing:
+                backup()
+
+        thread = threading.Thread(target=again)
+        thread.start()
+        try:
+            return measure_until(lambda: scene.server.pgbench("-n", "-c", "4", "-t", "4000"), [scene.server.pid()])
+        finally:
+            done.set()
+            thread.join()
+
+    return lambda: scene.archive_by(contestant), work
+
+
 ROWS = [
     Row("full", "full backup, zstd 3", _full(), goal=0.55),
     Row("full-fast", "full backup, zstd 1", _full(level=1), goal=0.60),
@@ -241,5 +276,6 @@ ROWS = [
     Row("archive", "archiving ready segments", _archive(1), goal=0.6),
     Row("archive-2", "archiving ready segments to 2 targets", _archive(2), goal=0.6),
     Row("replay", "replaying segments", _replay, goal=0.65),
+    Row("beside", "16,000 transactions beside full backups", _beside, "nothing"),
     Row("verify-deep", "verify --deep", _verify, "openssl | zstd"),
 ]
