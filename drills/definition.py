@@ -15,12 +15,14 @@ from pydantic import ValidationError
 
 from drkit.config.drill import SCENARIOS, Drill
 from drkit.config.explain import written
+from drkit.config.model import Config
 from drkit.config.section import Section
 from drkit.core.errors import ConfigError, Missing
 
 ALIASES: Mapping[str, str] = {"D01": "dropped-table", "D03": "disk-lost", "D09": "region-loss", "D10": "wal-gap"}
 IDS: Mapping[str, str] = {name: ident for ident, name in ALIASES.items()}
 _LOSING = ("disk-lost", "region-loss")
+_CURE = "the keys are those of [drill.NAME] in docs/configuration.md"
 _SHORT, _LONGER = timedelta(seconds=10), 1.25
 
 
@@ -51,17 +53,20 @@ class Definition:
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
 
 
-def find_definition(wanted: str, configured: Mapping[str, Drill]) -> Definition:
+def find_definition(wanted: str, config: Config) -> Definition:
     """By name in the configuration, by a path (that ends with .toml), or built in, also as D01, D03, D09 and D10.
 
-    Raises Missing naming what there is, ConfigError where a file is no definition.
+    Raises Missing naming what there is, ConfigError where the section or file is no definition.
     """
+    configured, name = config.drill, ALIASES.get(wanted.upper(), wanted)
+    for one in (wanted, name):
+        if one in config.wrong_drills:
+            raise ConfigError(f"the drill {one!r} is defined wrongly", why=config.wrong_drills[one], cure=_CURE)
     if wanted in configured:
         return Definition(wanted, configured[wanted], "the configuration")
     if wanted.endswith(".toml"):
         path = Path(wanted)
         return Definition(path.stem, _parse(_read(path), wanted), str(path.absolute()))
-    name = ALIASES.get(wanted.upper(), wanted)
     if name in configured:
         return Definition(name, configured[name], "the configuration")
     if name in SCENARIOS:
@@ -118,8 +123,7 @@ def _parse(text: str, where: str) -> Drill:
         raise ConfigError("the drill's file is not TOML", where=where, why=str(error)) from error
     except ValidationError as error:
         why = "; ".join(_line(one["loc"], one["msg"]) for one in error.errors(include_url=False))
-        cure = "the keys are those of [drill.NAME] in docs/configuration.md"
-        raise ConfigError("the drill's file is no definition", where=where, why=why, cure=cure) from None
+        raise ConfigError("the drill's file is no definition", where=where, why=why, cure=_CURE) from None
 
 
 def _plain(section: Section) -> dict[str, object]:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from policies.decision import Breach, Decision, State
-from policies.objectives import Promises
+from policies import cures
+from policies.decision import State
+from policies.sights import ClusterSeen, TargetSeen, Trouble, newest_window
 
-ALLOWED_LAG = timedelta(minutes=15)
-"""How far a target or the archiver may be behind where no rpo is promised."""
 SETTLING = timedelta(minutes=1)
 """A WAL file goes to the targets one by one: what one has for less than this is no lack of another."""
 
@@ -57,145 +56,6 @@ class Finding:
     @property
     def identity(self) -> tuple[str, str, str, str]:
         return self.kind, self.cluster, self.target, self.about
-
-
-# --- facts --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class BackupSeen:
-    """A good backup. Sizes in bytes: of the cluster, of all its objects, of those that were new."""
-
-    id: str
-    stopped: datetime
-    size_bytes: int
-    stored_bytes: int
-    new_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class BackupFault:
-    """A backup that a target does not have whole. damaged: it had; else it was never completed there."""
-
-    backup: str
-    why: str
-    damaged: bool
-
-
-@dataclass(frozen=True, slots=True)
-class GapSeen:
-    """WAL files first to last are missing. bridged: when the backup that goes on behind it stopped, if there is one."""
-
-    first: str
-    last: str
-    missing: int
-    bridge: str | None
-    bridged: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSeen:
-    """What one target can restore on one timeline. end None: the last commit was not found cheaply."""
-
-    timeline: int
-    start: datetime
-    end: datetime | None
-    start_lsn: str
-    end_lsn: str
-    last_wal: str
-    gaps: tuple[GapSeen, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """WAL at its end that this target lacks though another has it or the server archived it. since None: unknown."""
-
-    first: str
-    count: int
-    since: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class DrillSeen:
-    """A drill. rto_s and rpo_s as measured, None where they were not · targets: those it read from."""
-
-    id: str
-    at: datetime
-    drill: str
-    verdict: str
-    rto_s: float | None = None
-    rpo_s: float | None = None
-    targets: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class TargetSeen:
-    """unreadable: why nothing is known of it, "" where it was read · key_fault: why the key does not open it alone.
-
-    last_file, last_at: the last WAL file of its newest window, and when the store got it · owed: WAL files that wait
-    for it in the spool of this host.
-    """
-
-    name: str
-    unreadable: str = ""
-    key_fault: str = ""
-    backup: BackupSeen | None = None
-    faults: tuple[BackupFault, ...] = ()
-    windows: tuple[WindowSeen, ...] = ()
-    last_file: str = ""
-    last_at: datetime | None = None
-    lack: Lack | None = None
-    owed: int = 0
-    owed_since: datetime | None = None
-    resting: str = ""
-    drilled: DrillSeen | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSeen:
-    """reachable None: what answered says nothing of a primary · ready None: its folder cannot be seen from here.
-
-    ready: WAL files that wait for archive_command · failing: the file that it failed with last, "" where all is well.
-    """
-
-    reachable: bool | None
-    why: str = ""
-    ready: int | None = None
-    oldest_ready: datetime | None = None
-    failing: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why the repository as a whole cannot be opened though targets answer. kind: `key` or `damage`."""
-
-    kind: str
-    why: str
-    cure: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterSeen:
-    """All that is known of a cluster at one instant.
-
-    decisions: of the rule of copies · breaches: of the promises of time · kept_for: how far back every instant must
-    stay restorable, None for as long as anything is there.
-    """
-
-    name: str
-    server: ServerSeen
-    targets: tuple[TargetSeen, ...]
-    promises: Promises
-    trouble: Trouble | None = None
-    decisions: tuple[Decision, ...] = ()
-    breaches: tuple[Breach, ...] = ()
-    kept_for: timedelta | None = None
-    last_drill: DrillSeen | None = None
-    passed_drill: DrillSeen | None = None
-
-    @property
-    def allowed_lag(self) -> timedelta:
-        return self.promises.rpo or ALLOWED_LAG
 
 
 # --- verdicts -----------------------------------------------------------------------------------------------------
@@ -271,10 +131,6 @@ def _verdict(seen: ClusterSeen, target: TargetSeen, found: Sequence[Finding], no
     return TargetVerdict(target.name, newest and not why, newest, why)
 
 
-def newest_window(target: TargetSeen) -> WindowSeen | None:
-    return max(target.windows, key=lambda one: one.timeline, default=None)
-
-
 def _behind(seen: ClusterSeen, target: TargetSeen, now: datetime) -> bool:
     """It lacks WAL for longer than may be."""
     since = [at for at in (target.owed_since, target.lack.since if target.lack else None) if at is not None]
@@ -294,7 +150,7 @@ def _of_target(seen: ClusterSeen, target: TargetSeen, now: datetime) -> Iterator
     cluster, name = seen.name, target.name
     if target.unreadable:
         text = f"it cannot be read: {target.unreadable}"
-        yield Finding("target.unreadable", Level.UNKNOWN, text, cluster, name, cure="`drkit check` tries it")
+        yield Finding("target.unreadable", Level.UNKNOWN, text, cluster, name, cure=target.cure or cures.LOOK)
     else:
         if target.key_fault:
             text = f"it cannot be opened alone: {target.key_fault}"
@@ -308,7 +164,7 @@ def _of_backups(seen: ClusterSeen, target: TargetSeen, now: datetime) -> Iterato
     cluster, name, backup = seen.name, target.name, target.backup
     for fault in target.faults:
         kind, level = ("backup.damaged", Level.BAD) if fault.damaged else ("backup.pending", Level.WARNING)
-        cure = "`drkit backup` makes a whole one" if fault.damaged else ""
+        cure = cures.of_fault(fault, name)
         yield Finding(kind, level, f"backup {fault.backup}: {fault.why}", cluster, name, fault.backup, cure)
     if backup is None:
         yield Finding("backup.none", Level.BAD, "no good backup is there", cluster, name, cure="drkit backup")
@@ -335,10 +191,8 @@ def _of_gaps(seen: ClusterSeen, target: TargetSeen, now: datetime) -> Iterator[F
                 continue
             which = gap.first if gap.missing == 1 else f"{gap.first} to {gap.last}, {gap.missing} files"
             rest = f"backup {gap.bridge} goes on behind it" if gap.bridge else "what lies behind it is out of reach"
-            cure = "`drkit wal push` brings it back, from another target by `drkit wal get`, or from any copy"
-            cure += "" if gap.bridge else "; `drkit backup` begins anew"
-            text = f"WAL {which} missing; {rest}"
-            yield Finding("wal.gap", Level.BAD, text, seen.name, target.name, gap.first, cure)
+            cure = cures.of_gap(gap, target.name)
+            yield Finding("wal.gap", Level.BAD, f"WAL {which} missing; {rest}", seen.name, target.name, gap.first, cure)
 
 
 def _of_lag(seen: ClusterSeen, target: TargetSeen, now: datetime) -> Iterator[Finding]:
@@ -353,8 +207,7 @@ def _of_lag(seen: ClusterSeen, target: TargetSeen, now: datetime) -> Iterator[Fi
             return
         which = lack.first if lack.count == 1 else f"{lack.count} WAL files from {lack.first} on"
         text = f"it lacks {which}, and nobody owes it"
-        cure = "`drkit wal push` brings it back, from pg_wal, from another target by `drkit wal get`, or from any copy"
-        cure += "; else `drkit backup` begins anew"
+        cure = cures.of_lack(lack, target.name)
         yield Finding("wal.lacking", level, text, seen.name, target.name, "", cure, lack.since)
 
 

@@ -62,6 +62,7 @@ class Traits:
     free_bytes: asks how much more fits; None for a store without a known end. Raises as the verbs do.
     sweep: removes what writers that died left and no listing shows, last changed so many seconds before a moment of the
     store's clock; returns how many. None where nothing is ever left. Raises as the verbs do.
+    prove: asks the store now what the first create would ask it, and what that waits for. None where nothing is asked.
     """
 
     scheme: str
@@ -73,6 +74,7 @@ class Traits:
     conditional_replace: bool = False
     free_bytes: Callable[[], int] | None = field(default=None, compare=False)
     sweep: Callable[[datetime, float], int] | None = field(default=None, compare=False)
+    prove: Callable[[], None] | None = field(default=None, compare=False)
 
 
 class Upload(Protocol):

@@ -10,7 +10,6 @@ first create the store is asked by a canary (`s3_conditions`). A store that fail
 
 from __future__ import annotations
 
-import io
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from storage_backends.errors import (
 )
 from storage_backends.s3_conditions import ABSENT, CANARIES, Match, honours_create, match_of
 from storage_backends.s3_errors import Conflict, PastTheEnd, from_answer
+from storage_backends.s3_leave import Leave
 from storage_backends.s3_settings import S3Settings
 from storage_backends.s3_upload import Condition, S3Upload, Sizes
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _MARK = "upload"  # the name of the metadata that tells our own multipart object from another's
 _TEBIBYTE = 2**40
-_ASK_BEFORE_BYTES = 1024 * 1024
 _REACH = "can this host reach the endpoint, also in DNS and through its proxy?"
 
 
@@ -70,11 +69,11 @@ class S3Backend:
         if settings.endpoint:
             self._url += f"?endpoint={settings.endpoint}"
         self._sizes = Sizes(settings.single_put_bytes, settings.part_bytes, settings.max_parts)
-        self._lock = threading.Lock()
+        self._lock, self._leave = threading.Lock(), Leave()
         self._conditional: bool | None = None
         self._match: Match | None = None
         with self._asking("open"):
-            self._client = _connect(settings)
+            self._client = _connect(settings, self._leave)
 
     @property
     def url(self) -> str:
@@ -92,6 +91,7 @@ class S3Backend:
             device=f"{host}/{self._client.meta.region_name}",
             conditional_replace=self._match not in (None, Match.NOT),
             sweep=self.sweep_leftovers,
+            prove=self._prove,
         )
 
     def create(self, key: Key, size_bytes: int | None = None, *, replacing: ObjectInfo | None = None) -> Upload:
@@ -102,14 +102,18 @@ class S3Backend:
                     self._match = match_of(self, self._canary())
             self._refuse_other(key, replacing)
             return S3Upload(self, key, self._sizes, size_bytes, self._token, replacing)
-        with self._lock:
-            if self._conditional is None:
-                self._conditional = honours_create(self, self._canary())
+        self._prove()
         if not self._conditional and not self._settings.allow_unconditional:
             why = "this store ignores 'If-None-Match: *': two writers could overwrite each other unnoticed"
             cure = "use a store that honours it, or allow_unconditional where there is one writer only"
             raise Unsupported(f"create {key}", where=self._url, why=why, cure=cure)
         return S3Upload(self, key, self._sizes, size_bytes, self._token)
+
+    def _prove(self) -> None:
+        """Ask the store for its conditions, unless that was done; who asks first is waited for."""
+        with self._lock:
+            if self._conditional is None:
+                self._conditional = honours_create(self, self._canary())
 
     def open(self, key: Key, start: int = 0, length: int | None = None) -> Reader:
         _check(key)
@@ -206,7 +210,7 @@ class S3Backend:
             )["UploadId"]
 
     def put_part(self, key: Key, upload_id: str, number: int, body: bytes, md5: str) -> str:
-        with self._asking(f"write part {number} of {key}"):
+        with self._asking(f"write part {number} of {key}"), self._leave.sending(len(body)):
             return self._client.upload_part(
                 Bucket=self._bucket,
                 Key=self._prefix + key,
@@ -256,7 +260,7 @@ class S3Backend:
 
     def put_if(self, key: Key, body: bytes, md5: str, condition: Mapping[str, str]) -> ObjectInfo:
         wanted: dict[str, Any] = {**condition}
-        with self._asking(f"create {key}"):
+        with self._asking(f"create {key}"), self._leave.sending(len(body)):
             answer = self._client.put_object(
                 Bucket=self._bucket, Key=self._prefix + key, Body=body, ContentMD5=md5, **wanted
             )
@@ -337,7 +341,7 @@ class _Reader:
         self.close()
 
 
-def _connect(settings: S3Settings) -> S3Client:
+def _connect(settings: S3Settings, leave: Leave) -> S3Client:
     import boto3
     from botocore.config import Config
 
@@ -361,20 +365,8 @@ def _connect(settings: S3Settings) -> S3Client:
             response_checksum_validation=settings.checksum,
         ),
     )
-    client.meta.events.register_last("before-call.s3", _send_small_at_once)
+    client.meta.events.register_last("before-call.s3", leave.before_call)
     return client
-
-
-def _send_small_at_once(params: dict[str, Any], **_: object) -> None:
-    """Ask for leave to send (`Expect: 100-continue`) only where a refusal saves many bytes.
-
-    boto3 asks before every body; the answer costs a round trip, or a second where a proxy swallows it.
-    """
-    body = params["body"]
-    if hasattr(body, "seek") and body.seek(0, io.SEEK_END) < _ASK_BEFORE_BYTES:
-        params["headers"].pop("Expect", None)
-    if hasattr(body, "seek"):
-        body.seek(0)
 
 
 def _from_botocore(error: Exception, what: str, where: str) -> StorageError:

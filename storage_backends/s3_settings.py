@@ -29,7 +29,7 @@ class S3Settings:
     allow_unconditional: bool = False
     connect_timeout_s: float = 10.0
     read_timeout_s: float = 60.0
-    pool_size: int = 16
+    pool_size: int = 64
     single_put_bytes: int = 64 * 1024 * 1024
     part_bytes: int = 16 * 1024 * 1024
     max_parts: int = 10_000

@@ -1,4 +1,4 @@
-"""Writing one S3 object: a single conditional put, or parts of bounded size."""
+"""Writing one S3 object: a single conditional put, or parts of bounded size, some of them at once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from storage_backends.errors import (
     Unavailable,
     Unsupported,
 )
+from storage_backends.s3_parts import Parts
 
 MIN_PART_BYTES = 5 * 1024 * 1024  # "Amazon S3 multipart upload limits"; the last part may be smaller
 MAX_PART_BYTES = 5 * 1024 * 1024 * 1024
@@ -47,7 +48,7 @@ Condition = Mapping[str, str]
 
 
 class Requests(Protocol):
-    """The requests that an upload makes; one try each, errors are StorageErrors."""
+    """The requests that an upload makes; one try each, errors are StorageErrors. `put_part` from any thread."""
 
     def put(self, key: Key, body: bytes, md5: str, replacing: ObjectInfo | None = None) -> ObjectInfo: ...
     def begin_parts(self, key: Key, mark: str) -> str: ...
@@ -60,7 +61,7 @@ class Requests(Protocol):
 
 
 class S3Upload:
-    """Buffers up to `single_put_bytes`; what is larger goes in parts, one after the other.
+    """Buffers up to `single_put_bytes`; what is larger goes in parts, and `Parts` has some of them in memory besides.
 
     Parts and their completion that do not get through are Resumable. The completion carries the condition
     too, but not every store heeds it there, so the key is looked up before: larger objects are checked, then
@@ -82,7 +83,8 @@ class S3Upload:
         self._chunks: list[bytes] = []
         self._buffered = self._sent = 0
         self._upload_id = ""
-        self._tags: list[str] = []
+        self._begun = 0
+        self._parts = Parts(self._put_part)
         self._in_parts = size_bytes is not None and size_bytes > sizes.single_put_bytes
         self._completing = self._ended = False
 
@@ -93,7 +95,7 @@ class S3Upload:
             self._chunks.append(bytes(data))  # no copy of what is bytes already
             self._buffered += len(self._chunks[-1])
         self._in_parts = self._in_parts or self._buffered > self._sizes.single_put_bytes
-        if self._in_parts and self._buffered >= self._next_part():
+        if self._in_parts and (self._buffered >= self._next_part() or self._parts.failed):
             self._send(last=False)
 
     def commit(self) -> ObjectInfo:
@@ -117,6 +119,7 @@ class S3Upload:
         self._ended = True
         self._chunks = []
         if self._upload_id:
+            self._parts.rest()  # one that came after the abort would stay
             try:
                 self._requests.abort_parts(self._key, self._upload_id)
             except StorageError:
@@ -129,24 +132,26 @@ class S3Upload:
         self.abort()
 
     def _next_part(self) -> int:
-        return self._sizes.part(len(self._tags) + 1, self._size)
+        return self._sizes.part(self._begun + 1, self._size)
 
     def _commit_whole(self) -> ObjectInfo:
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         return self._requests.put(self._key, body, content_md5(body), self._replacing)
 
     def _send(self, *, last: bool) -> None:
-        """Send the whole parts that are buffered, and the rest too if it is the last."""
+        """Send what failed again, the whole parts that are buffered, and if it is the last the rest too; wait then."""
         body = memoryview(self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks))
         try:
+            self._parts.again()
             while len(body) >= self._next_part() or (last and body):
                 part = bytes(body[: self._next_part()])
                 self._send_part(part)
                 self._sent += len(part)
                 body = body[len(part) :]
+            if last:
+                self._parts.settle()
         except Unavailable as error:
-            what = f"write part {len(self._tags) + 1} of {self._key}"
-            raise Resumable(what, where=error.where, why=error.why, cure=error.cure) from error
+            raise Resumable(error.what, where=error.where, why=error.why, cure=error.cure) from error
         finally:
             self._chunks = [bytes(body)] if body else []
             self._buffered = len(body)
@@ -154,20 +159,23 @@ class S3Upload:
     def _send_part(self, part: bytes) -> None:
         if not self._upload_id:
             self._upload_id = self._requests.begin_parts(self._key, self._mark)
-        number = len(self._tags) + 1
+        number = self._begun + 1
         if number > self._sizes.max_parts:
             why = f"more than {self._sizes.max_parts} parts; {self._sent} bytes were sent"
             raise Unsupported(f"write {self._key}", why=why, cure="declare the size, or raise max_parts")
-        self._tags.append(self._requests.put_part(self._key, self._upload_id, number, part, content_md5(part)))
+        self._parts.start(number, part)
+        self._begun = number
+
+    def _put_part(self, number: int, part: bytes) -> str:
+        return self._requests.put_part(self._key, self._upload_id, number, part, content_md5(part))
 
     def _commit_parts(self) -> ObjectInfo:
-        if self._buffered:
-            self._send(last=True)
+        self._send(last=True)
         try:
             if (own := self._already_there()) is not None:
                 return own
             self._completing = True
-            self._requests.complete_parts(self._key, self._upload_id, self._tags, self._replacing)
+            self._requests.complete_parts(self._key, self._upload_id, self._parts.tags, self._replacing)
             info, _ = self._requests.mark_of(self._key)
         except AlreadyExists:
             if (own := self._already_there()) is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,6 +12,8 @@ from storage_backends.api import Key, ObjectInfo, Reader, StorageBackend, Upload
 from storage_backends.passthrough import Passthrough, PassthroughReader, PassthroughUpload
 
 Verb = Literal["create", "write", "commit", "abort", "open", "read", "stat", "list", "delete", "close"]
+
+_REQUESTS: Mapping[Verb, str] = {"commit": "create", "open": "open", "stat": "stat", "list": "list", "delete": "delete"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,37 @@ class Event:
     size_bytes: int = 0
     seconds: float = 0.0
     outcome: str = ""
+
+
+class Traffic:
+    """What one store was asked, of the events that `record` is given. Thread-safe.
+
+    A request is a verb of the store: open, stat, list and delete as they are called, create by its commit, in however
+    many parts. Those that failed and those that are repeated count, and so do their bytes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: Counter[str] = Counter()
+        self._read_bytes = self._written_bytes = 0
+
+    def record(self, event: Event) -> None:
+        if event.phase == "begin":
+            return
+        with self._lock:
+            if event.verb in _REQUESTS:
+                self._requests[_REQUESTS[event.verb]] += 1
+            elif event.verb == "read":
+                self._read_bytes += event.size_bytes
+            elif event.verb == "write":
+                self._written_bytes += event.size_bytes
+
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """Requests by verb, and `read_bytes` and `written_bytes`."""
+        with self._lock:
+            verbs = {verb: self._requests[verb] for verb in _REQUESTS.values()}
+            return verbs | {"read_bytes": self._read_bytes, "written_bytes": self._written_bytes}
 
 
 class _Call:

@@ -24,7 +24,8 @@ class TargetSettings:
     access_key and secret_key go together; without them `profile`, else the environment and files that boto3
     reads. addressing: where the bucket stands in requests. checksum: "when_supported" is boto3's own default,
     which other services than AWS often refuse. timeouts_s: to connect, and between two packets of an answer.
-    pool_size: connections, at least the number of threads. create_root: only for 'init'.
+    pool_size: connections that are kept open once they were used, at least the number of threads that ask at once: the
+    workers of a restore and 8 that read ahead, of others 8. create_root: only for 'init'.
     """
 
     endpoint: str = ""
@@ -37,7 +38,7 @@ class TargetSettings:
     checksum: Literal["when_required", "when_supported"] = "when_required"
     allow_unconditional: bool = False
     timeouts_s: tuple[float, float] = (10.0, 60.0)
-    pool_size: int = 16
+    pool_size: int = 64
     single_put_bytes: int = 64 * 1024 * 1024
     part_bytes: int = 16 * 1024 * 1024
     max_parts: int = 10_000

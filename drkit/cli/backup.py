@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from drkit.cli.context import of
 from drkit.cli.render import answer_json
-from drkit.cli.wire import open_wiring
+from drkit.cli.wire import open_wiring, paced
 from drkit.core.errors import UsageError
+from drkit.core.flow import MOST_WORKERS
 from drkit.core.units import format_rate, format_size, parse_duration, parse_rate
+from drkit.daemon.launch import stand_back
 
 MAX_LABEL = 200
 
@@ -24,7 +26,18 @@ def run(
     rehash: Annotated[bool, typer.Option("--rehash", help="read and store every file anew")] = False,
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="a note, sealed with the backup")] = "",
     rate: Annotated[str | None, typer.Option("--rate", metavar="100MB", help="read at most so much a second")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="0: as many as cores")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="0: as many as cores")] = 0,
+    network_rate: Annotated[
+        str | None,
+        typer.Option(
+            "--network-rate", metavar="50MB", help="send to and fetch from each target at most so much a second"
+        ),
+    ] = None,
+    nice: Annotated[int, typer.Option("--nice", metavar="N", min=0, max=19, help="stand back for the processors")] = 0,
+    io: Annotated[
+        Literal["normal", "idle"],
+        typer.Option("--io", metavar="CLASS", help="normal, or idle: stand back for the disk"),
+    ] = "normal",
     wal_timeout: Annotated[str, typer.Option("--wal-timeout", help="how long the last WAL may take")] = "10m",
 ) -> int:
     """Take a base backup: the first stores everything, later ones what changed."""
@@ -37,7 +50,8 @@ def run(
         why = f"it has {len(label)} characters" if label.isprintable() else "it holds characters that cannot be printed"
         raise UsageError("this is no label", why=why, cure=f"at most {MAX_LABEL} printable characters")
     context = of(ctx)
-    with open_wiring(context) as wiring:
+    stand_back(nice, io)
+    with open_wiring(context, network=paced(network_rate)) as wiring:
         config = wiring.config
         name, found = wiring.cluster(cluster)
         order = BackupOrder(
@@ -71,7 +85,7 @@ def run(
                 "seconds": round(result.seconds, 3),
                 "damaged": [{"path": p, "block": b} for p, b in result.damaged],
             }
-            answer_json("drkit.backup/1", {"backup": payload})
+            answer_json("drkit.backup/1", {"backup": payload, "requests": wiring.requests()})
         else:
             measured = result.seconds >= 1 and result.read_bytes >= 1 << 20  # less says nothing about the disk
             again = f", {format_size(result.again_bytes)} unchanged stored again" if result.again_bytes else ""

@@ -28,7 +28,7 @@ def run(
 
         return watch(ctx, cluster)
     from drkit.cli.verbs import jobs
-    from drkit.daemon.duties import impossible, short_drills
+    from drkit.daemon.duties import broken_drills, impossible, short_drills
     from drkit.jobs.check import CheckOrder, Finding, Level, check_configuration, check_server, check_targets
 
     context = of(ctx)
@@ -51,9 +51,11 @@ def run(
         usable = [t for t in means.repository.targets if f"target {t.name}" not in broken]
         findings += check_server(order, means, usable)
         for one in impossible(wiring.config, jobs()):
-            then = "this drill cannot be run" if one.file else "`drkit daemon` does not start with it"
-            cure = f"{one.cure}; {then}"
-            findings.append(Finding("schedule", Level.FAIL, one.text, cure))
+            if not one.drill:
+                cure = f"{one.cure}; `drkit daemon` does not start with it"
+                findings.append(Finding("schedule", Level.FAIL, one.text, cure))
+        for broken_drill in broken_drills(wiring.config):
+            findings.append(Finding("drills", Level.FAIL, broken_drill.text, broken_drill.cure))
         for text in short_drills(wiring.config, name):
             cure = "leave `load` out, or make it longer than the rpo, and `deadlines.fault` twice as long"
             findings.append(Finding("schedule", Level.WARN, text, cure))

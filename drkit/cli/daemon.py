@@ -108,7 +108,7 @@ class _Parts:
 
     def _tellers(self) -> list[Part]:
         from drkit.cli.policy import promises_of
-        from drkit.daemon.duties import broken_files
+        from drkit.daemon.duties import broken_drills
         from drkit.daemon.watch import LiveWatch
 
         wiring, config = self._wiring, self._config
@@ -116,7 +116,7 @@ class _Parts:
         parts: list[Part] = [
             self._notifier,
             self.heartbeat,
-            LiveWatch(self.facts, promises, self._notifier.report, wiring.clock, broken=lambda: broken_files(config)),
+            LiveWatch(self.facts, promises, self._notifier.report, wiring.clock, broken=lambda: broken_drills(config)),
             self._watch,
         ]
         if config.daemon.metrics is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drkit.cli.context import of
-from drkit.cli.exits import DAMAGE, DONE, UNREACHABLE
+from drkit.cli.exits import CONFIG, DAMAGE, DONE, UNREACHABLE
 from drkit.cli.render import answer_json, table
 from drkit.cli.wire import Wiring, open_wiring
 from drkit.core.errors import ConfigError, Damage, KeyMissing, Missing, Unreachable, UsageError
@@ -37,31 +37,34 @@ _Cluster = Annotated[str | None, typer.Argument(metavar="[CLUSTER]")]
 def list_drills(ctx: typer.Context, cluster: _Cluster = None) -> int:
     """The drills that can be run, configured and built in, with the newest report of each. Starts nothing.
 
-    Exit 7 where a target could not be asked for reports.
+    Exit 3 where one is defined wrongly, 7 where a target could not be asked for reports.
     """
     context = of(ctx)
     with open_wiring(context) as wiring:
         name = _named(wiring, cluster)
         known = [one for one in definitions(wiring) if name is None or one.drill.cluster in (None, name)]
         shelf, unreadable = _shelf_or_why(wiring)
+        wrong = dict(wiring.config.wrong_drills)
         rows = [(one, _newest(shelf, one, name)) for one in known]
         if context.json:
             drills = [_definition_json(one, head) for one, head in rows]
-            answer_json("drkit.drill.list/1", {"drills": drills, "unreadable": unreadable})
+            answer_json("drkit.drill.list/1", {"drills": drills, "wrong": wrong, "unreadable": unreadable})
         else:
             _show_definitions(rows, wiring.clock.now(), color=context.color)
+            for why in wrong.values():
+                sys.stderr.write(f"defined wrongly: {why}\n")
             _show_unreadable(unreadable)
-    return UNREACHABLE if unreadable else DONE
+    return CONFIG if wrong else UNREACHABLE if unreadable else DONE
 
 
 def definitions(wiring: Wiring) -> Iterator[Definition]:
-    """Those of the configuration, then the built-in ones that it does not replace."""
+    """Those of the configuration that can be used, then the built-in ones that none of it replaces."""
     from drills.definition import find_definition
     from drkit.config.drill import SCENARIOS
 
-    configured = wiring.config.drill
-    for name in (*configured, *(one for one in SCENARIOS if one not in configured)):
-        yield find_definition(name, configured)
+    config = wiring.config
+    for name in (*config.drill, *(one for one in SCENARIOS if one not in {*config.drill, *config.wrong_drills})):
+        yield find_definition(name, config)
 
 
 def _shelf_or_why(wiring: Wiring) -> tuple[Shelf, dict[str, str]]:

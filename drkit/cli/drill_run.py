@@ -61,7 +61,7 @@ def run(
 
     context = of(ctx)
     with open_wiring(context) as wiring:
-        found = find_definition(drill, wiring.config.drill)
+        found = find_definition(drill, wiring.config)
         changed = {
             "point": point,
             "deny_sites": tuple(deny_site) if deny_site else None,
@@ -194,12 +194,10 @@ class Doors:
 
     def _escrowed(self) -> Secret:
         assert self.key_file is not None
-        from drkit.config.secrets import read_file
-        from drkit.crypto.keys import parse_key_file
+        from drkit.config.secrets import read_key_file
         from drkit.crypto.slots import Secret
 
-        text = read_file(self.key_file, "the escrowed key file").reveal()
-        return Secret("keyfile", parse_key_file(text, str(self.key_file)), str(self.key_file))
+        return Secret("keyfile", read_key_file(self.key_file, "the escrowed key file"), str(self.key_file))
 
 
 def _drilled(wiring: Wiring, name: str) -> dict[str, datetime]:

@@ -16,6 +16,7 @@ from storage_backends import errors as storage
 DONE = 0
 FAILED = 1
 USAGE = 2
+CONFIG = 3
 UNREACHABLE = 7
 DAMAGE = 9
 PROMISE = 10
@@ -25,7 +26,7 @@ ABSENCE_UNPROVEN = 126  # of `wal get`: 126 and more stops a recovering server, 
 
 TABLE: dict[type[BaseException], tuple[str, int]] = {
     errors.UsageError: ("usage", USAGE),
-    errors.ConfigError: ("config", 3),
+    errors.ConfigError: ("config", CONFIG),
     errors.Refused: ("refused", 4),
     errors.Missing: ("missing", 5),
     errors.Conflict: ("conflict", 6),
@@ -43,7 +44,7 @@ TABLE: dict[type[BaseException], tuple[str, int]] = {
     storage.OutOfSpace: ("no-space", FAILED),
     storage.Damaged: ("damage", DAMAGE),
     storage.NotThisTarget: ("not-this-target", UNREACHABLE),
-    storage.Unsupported: ("unsupported", 3),
+    storage.Unsupported: ("unsupported", CONFIG),
     storage.StorageError: ("failed", FAILED),
     KeyboardInterrupt: ("cancelled", INTERRUPTED),
 }

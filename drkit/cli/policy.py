@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from drkit.config.model import Cluster, Config
     from drkit.config.model import Target as TargetConfig
     from drkit.daemon.seen_drills import Drills
-    from drkit.jobs.policy_facts import PolicyFacts, PolicyOrder, Server, Stored
+    from drkit.jobs.policy_facts import PolicyFacts, PolicyOrder, Stored
     from drkit.jobs.policy_judge import Copy, Judgement
+    from drkit.jobs.policy_server import Server
     from policies.objectives import Promises
 
 _PAINT = {"kept": "32", "yes": "32", "BROKEN": "1;31", "NO": "1;31", "UNKNOWN": "33"}
@@ -44,15 +45,16 @@ _LOST = {
 def check(ctx: typer.Context, cluster: Annotated[str | None, typer.Argument(metavar="[CLUSTER]")] = None) -> int:
     """Is every promise kept right now? Copies counted, ages, and what loss would be the last. Exit 10 where not."""
     from drkit.daemon.seen_drills import by_drill
-    from drkit.jobs.policy_facts import ask_server, gather
+    from drkit.jobs.policy_facts import gather
     from drkit.jobs.policy_judge import judge
+    from drkit.jobs.policy_server import ask_server
     from policies.decision import State
 
     context = of(ctx)
     with open_wiring(context) as wiring:
         name, found = wiring.cluster(cluster)
         order = order_of(wiring, name, found)
-        server = ask_server(order, wiring.clock.sleep)
+        server = ask_server(order.connection, order.data_dir, wiring.clock.sleep)
         stored, drills = _seen(wiring, order, server)
         facts = by_drill(gather(order, server, stored, wiring.clock.now()), drills)
         judgement = judge(facts, order.promises)

@@ -11,7 +11,8 @@ import typer
 
 from drkit.cli.context import of
 from drkit.cli.render import answer_json, table
-from drkit.cli.wire import Wiring, open_wiring
+from drkit.cli.wire import Wiring, open_wiring, paced
+from drkit.core.flow import MOST_WORKERS
 from drkit.core.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -31,7 +32,15 @@ def run(
         list[str] | None, typer.Option("--to", metavar="TARGET", help="bring only this target up to date; repeatable")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="say what would be copied, change nothing")] = False,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="objects at once, for each target; 0: 4")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="objects at once, for each target; 0: 4")
+    ] = 0,
+    network_rate: Annotated[
+        str | None,
+        typer.Option(
+            "--network-rate", metavar="50MB", help="send to and fetch from each target at most so much a second"
+        ),
+    ] = None,
 ) -> int:
     """Bring every target up to date from the others: backups, WAL, history, reports, keys. The server is not asked.
 
@@ -42,7 +51,7 @@ def run(
     from drkit.jobs.replicate import WORKERS, ReplicateOrder, replicate, survey
 
     context = of(ctx)
-    with open_wiring(context) as wiring:
+    with open_wiring(context, network=paced(network_rate)) as wiring:
         if cluster is not None:
             cluster, _ = wiring.cluster(cluster)
         order = ReplicateOrder(
@@ -58,14 +67,18 @@ def run(
         if plan:
             found = survey(order, means)
             if context.json:
-                lines = {"sentence": "a plan; nothing was changed", "unreachable": absent}
+                lines = {
+                    "sentence": "a plan; nothing was changed",
+                    "unreachable": absent,
+                    "requests": wiring.requests(),
+                }
                 answer_json("drkit.replicate/1", {"plan": True, **_planned(found), **lines})
             else:
                 _show_plan(found, absent, context.color)
             return _judge(found, {}, absent)
         done = replicate(order, means)
         if context.json:
-            lines = {"sentence": _sentence(done, absent), "unreachable": absent}
+            lines = {"sentence": _sentence(done, absent), "unreachable": absent, "requests": wiring.requests()}
             answer_json("drkit.replicate/1", {"plan": False, **_answer(done), **lines})
         else:
             _show(wiring, done, absent, context.color)
@@ -118,7 +131,6 @@ def _sentence(done: Replicated, absent: dict[str, str]) -> str:
 def _planned(plan: Plan) -> dict[str, object]:
     rows = []
     for name in plan.destinations:
-        gaps = [gap for system in plan.systems for gap in system.gaps] + list(plan.settings)
         todo = [one for system in plan.systems for one in system.todo.get(name, ())]
         rows.append(
             {
@@ -126,8 +138,8 @@ def _planned(plan: Plan) -> dict[str, object]:
                 "state": "planned",
                 "why": "",
                 "backups": [one.backup.summary.backup for one in todo],
-                "objects": {},
-                "files": sum(gap.objects.get(name, 0) for gap in gaps),
+                "objects": plan.objects(name),
+                "kinds": {},
                 "bytes": plan.size_bytes(name),
                 "left": [_left(one) for system in plan.systems for one in system.left.get(name, ())],
                 "lost": {},
@@ -148,8 +160,8 @@ def _answer(done: Replicated) -> dict[str, object]:
                 "state": "done" if outcome.failed is None else "failed",
                 "why": "" if outcome.failed is None else str(outcome.failed),
                 "backups": outcome.completed,
-                "objects": dict(sorted(account.objects.items())),
-                "files": sum(account.objects.values()),
+                "objects": sum(account.objects.values()),
+                "kinds": dict(sorted(account.objects.items())),
                 "bytes": account.size_bytes,
                 "left": [_left(one) for one in outcome.left],
                 "lost": account.lost | account.missing,
@@ -185,11 +197,10 @@ def _differences(plan: Plan, passed_over: dict[tuple[str, str], str]) -> dict[st
 def _show_plan(plan: Plan, absent: dict[str, str], color: bool) -> None:
     rows = []
     for name in plan.destinations:
-        gaps = [gap for system in plan.systems for gap in system.gaps] + list(plan.settings)
         backups = sum(len(system.todo.get(name, ())) for system in plan.systems)
-        files = sum(gap.objects.get(name, 0) for gap in gaps)
-        rows.append((name, str(backups), str(files), format_size(plan.size_bytes(name))))
-    table(("target", "backups", "files", "bytes"), rows, right=frozenset({"backups", "files", "bytes"}), color=color)
+        rows.append((name, str(backups), str(plan.objects(name)), format_size(plan.size_bytes(name))))
+    columns = ("target", "backups", "objects", "bytes")
+    table(columns, rows, right=frozenset(columns[1:]), color=color)
     lefts = [(name, one) for system in plan.systems for name in plan.destinations for one in system.left.get(name, ())]
     _write([*_left_lines(lefts), *_notes(plan, {}, absent), "nothing was changed"])
 
@@ -203,8 +214,8 @@ def _show(wiring: Wiring, done: Replicated, absent: dict[str, str], color: bool)
         state = "up to date" if outcome.failed is None and not account.troubles else "incomplete"
         if outcome.failed is not None:
             state = "given up"
-        files = str(sum(account.objects.values()))
-        rows.append((name, state, str(len(outcome.completed)), files, format_size(account.size_bytes)))
+        objects = str(sum(account.objects.values()))
+        rows.append((name, state, str(len(outcome.completed)), objects, format_size(account.size_bytes)))
     columns = ("target", "state", "backups", "objects", "copied")
     table(columns, rows, right=frozenset({"backups", "objects", "copied"}), color=color)
     lines = [f"{name}: {outcome.failed}" for name, outcome in done.outcomes.items() if outcome.failed is not None]

@@ -15,8 +15,9 @@ import typer
 
 from drkit.cli.context import of
 from drkit.cli.render import answer_json
-from drkit.cli.wire import Wiring, open_wiring
+from drkit.cli.wire import Wiring, open_wiring, paced
 from drkit.core.errors import Refused, UsageError
+from drkit.core.flow import MOST_WORKERS
 from drkit.core.units import format_duration, format_rate, format_size, format_time, parse_time
 
 if TYPE_CHECKING:
@@ -70,7 +71,13 @@ def run(
     no_scan: Annotated[bool, typer.Option("--no-scan", help="do not read WAL to find the point")] = False,
     owner: Annotated[str | None, typer.Option("--owner", metavar="USER", help="as root: who gets the files")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="for --start")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="0: as many as cores")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="0: as many as cores")] = 0,
+    network_rate: Annotated[
+        str | None,
+        typer.Option(
+            "--network-rate", metavar="50MB", help="send to and fetch from each target at most so much a second"
+        ),
+    ] = None,
     no_repair: Annotated[
         bool, typer.Option("--no-repair", help="leave what was met damaged on a target to `drkit verify --repair`")
     ] = False,
@@ -96,7 +103,7 @@ def run(
     given_up = frozenset(without or ())
     wish = Wish(target, backup or "", timeline or "", source or "", given_up, not no_scan, typed)
     mapping = tuple(_pair(text) for text in tablespace or ())
-    with open_wiring(context) as wiring:
+    with open_wiring(context, network=paced(network_rate)) as wiring:
         name, found = wiring.cluster(cluster)
         order = _order(wiring, name, found, Path(into), wish, mapping, delta=delta, resume=resume_archiving)
         order = _with(order, owner=owner or "", workers=workers)
@@ -149,7 +156,8 @@ def _perform(
         sys.stdout.flush()  # who waits for the data does not wait for repairs
     repairs = mend_what_was_met(wiring, plan, result, started, means, repair=repair)
     if context.json:
-        answer_json("drkit.restore/1", {**result_json(plan, result, started), "repairs": repairs_json(repairs)})
+        answer = {**result_json(plan, result, started), "repairs": repairs_json(repairs), "requests": wiring.requests()}
+        answer_json("drkit.restore/1", answer)
     else:
         sys.stdout.write(repairs_text(repairs))
 

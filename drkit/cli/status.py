@@ -54,7 +54,7 @@ def exit_of(findings: Iterable[Finding]) -> int:
 
 def read_status(wiring: Wiring, cluster: str | None) -> Status:
     """Asks the daemon, the servers and the targets. Raises ConfigError, UsageError."""
-    from drkit.daemon.duties import broken_files, duties
+    from drkit.daemon.duties import broken_drills, duties
     from drkit.daemon.status import judge_status, read_mail, recorded_runs, see_daemon
 
     config = wiring.config
@@ -66,7 +66,7 @@ def read_status(wiring: Wiring, cluster: str | None) -> Status:
     bells = {duty.bell.id for duty in duties(config)}
     recorded = [] if daemon.alive else recorded_runs(config.daemon.spool, bells)
     mail = read_mail(config.daemon.spool, ("webhook", "command"))
-    return judge_status(wiring.clock.now(), daemon, seen, recorded, mail, broken_files(config))
+    return judge_status(wiring.clock.now(), daemon, seen, recorded, mail, broken_drills(config))
 
 
 def _opened(wiring: Wiring) -> Means | Problem:

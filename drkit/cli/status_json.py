@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from drkit.daemon.facts_json import next_json, run_json
 from drkit.daemon.seen import Seen
 from drkit.daemon.status import DaemonView, Status
-from policies.protection import ClusterVerdict, DrillSeen, Finding, TargetSeen, TargetVerdict, WindowSeen
+from policies.protection import ClusterVerdict, Finding, TargetVerdict
+from policies.sights import DrillSeen, TargetSeen, WindowSeen
 
 
 def status_json(status: Status) -> dict[str, object]:

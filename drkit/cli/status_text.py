@@ -12,16 +12,8 @@ from drkit.core.log import redact
 from drkit.core.units import format_duration
 from drkit.daemon.seen import Seen
 from drkit.daemon.status import DaemonView, Status
-from policies.protection import (
-    ClusterVerdict,
-    DrillSeen,
-    Finding,
-    Level,
-    Protection,
-    TargetSeen,
-    TargetVerdict,
-    WindowSeen,
-)
+from policies.protection import ClusterVerdict, Finding, Level, Protection, TargetVerdict
+from policies.sights import DrillSeen, Lack, TargetSeen, WindowSeen, newest_window
 
 _GREEN, _YELLOW, _RED = "32", "33", "1;31"
 _STATES = {
@@ -112,8 +104,17 @@ def _targets(screen: Screen, seen: Seen, verdict: ClusterVerdict, at: datetime) 
     for target in seen.cluster.targets:
         for window in sorted(target.windows, key=lambda one: one.timeline):
             missing = sum(gap.missing for gap in window.gaps)
-            gaps = f", {missing} WAL FILES MISSING in between" if window.gaps else ", without a gap"
-            screen.line(f"  {target.name}, timeline {window.timeline}: {_span(window)}{gaps}")
+            gaps = f", {missing} WAL FILES MISSING in between" if window.gaps else ""
+            if target.lack is not None and window is newest_window(target):
+                gaps += f", {_lacking(target.lack)}"
+            screen.line(f"  {target.name}, timeline {window.timeline}: {_span(window)}{gaps or ', without a gap'}")
+
+
+def _lacking(lack: Lack) -> str:
+    """Behind the end of a window."""
+    if lack.since is not None:
+        return f"{lack.count} WAL FILES behind another target"
+    return f"{lack.count} WAL FILES MISSING behind it, from {lack.first} on"
 
 
 def _span(window: WindowSeen) -> str:

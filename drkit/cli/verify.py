@@ -10,8 +10,9 @@ import typer
 
 from drkit.cli.context import of
 from drkit.cli.render import answer_json, table
-from drkit.cli.wire import Wiring, open_wiring
+from drkit.cli.wire import Wiring, open_wiring, paced
 from drkit.core.errors import Damage, KeyMissing
+from drkit.core.flow import MOST_WORKERS
 from drkit.core.units import format_size, parse_share
 
 if TYPE_CHECKING:
@@ -29,7 +30,13 @@ def run(
     ] = None,
     target: Annotated[list[str] | None, typer.Option("--target", help="only this target; may be repeated")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace what is not sound from another target")] = False,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="0: as many as cores")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="0: as many as cores")] = 0,
+    network_rate: Annotated[
+        str | None,
+        typer.Option(
+            "--network-rate", metavar="50MB", help="send to and fetch from each target at most so much a second"
+        ),
+    ] = None,
 ) -> int:
     """Compare every object with references and digests, on every target; without the key, unless --deep or --repair.
 
@@ -42,7 +49,7 @@ def run(
 
     context = of(ctx)
     part = 1.0 if sample is None else parse_share(sample)
-    with open_wiring(context) as wiring:
+    with open_wiring(context, network=paced(network_rate)) as wiring:
         config = wiring.config
         spool = Spool(config.daemon.spool)
         name = wiring.cluster(cluster)[0] if cluster is not None or len(config.cluster) == 1 else ""
@@ -64,7 +71,7 @@ def run(
         if result.evidence and not order.targets and not result.unread:  # from now on the evidence says it
             spool.looked_at(key for key in order.suspects if _system(key) in (None, *result.systems))
         if context.json:
-            answer_json("drkit.verify/1", result_json(result))
+            answer_json("drkit.verify/1", result_json(result) | {"requests": wiring.requests()})
         else:
             _show(result, repair=repair, color=context.color)
     return DAMAGE if result.damaged else UNREACHABLE if result.unread else DONE

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -218,7 +219,7 @@ def _prefetch(context: Context, name: str, folder: Path, recovery: RecoveryFile 
     from drkit.engines.postgres.control import read_control
     from drkit.engines.postgres.wal import parse_name
     from drkit.jobs.wal_get import Wanted
-    from drkit.jobs.wal_prefetch import prefetch
+    from drkit.jobs.wal_prefetch import IDLE_S, prefetch
 
     with open_wiring(context) as wiring:
         if recovery is not None:
@@ -228,9 +229,8 @@ def _prefetch(context: Context, name: str, folder: Path, recovery: RecoveryFile 
             wanted = Wanted(parse_name(name), control.system_identifier, control.wal_segment_size)
         spool, left_out = _spool(wiring), _left_out(wiring, recovery)
         resting = spool.resting(wiring.clock.now())
-        prefetch(
-            folder, wanted, recovery, lambda: _repository(wiring, resting, left_out, reading=True), spool, wiring.log
-        )
+        opened = cache(lambda: _repository(wiring, resting, left_out, reading=True))
+        prefetch(folder, wanted, recovery, opened, spool, wiring.clock, wiring.log, idle_s=IDLE_S)
     return DONE
 
 

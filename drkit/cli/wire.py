@@ -11,14 +11,15 @@ import sys
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from drkit.cli.context import Context
 from drkit.core.cancel import CancelToken, signals_cancel
 from drkit.core.clock import Clock, SystemClock
-from drkit.core.errors import ConfigError, KeyMissing, UsageError
+from drkit.core.errors import ConfigError, UsageError
 from drkit.core.log import Level, Log, StreamLog
+from drkit.core.units import parse_rate
 from storage_backends.errors import StorageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,23 @@ if TYPE_CHECKING:
     from drkit.repository.pins import Pins
     from drkit.repository.repository import Problem, Repository
     from drkit.repository.target import Target
+    from storage_backends.api import StorageBackend
+    from storage_backends.trace import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How much a second may go to and come from each target. paced: not more than its configured `rate`; rate: bytes,
+    in place of that. WAL is not paced.
+    """
+
+    paced: bool = False
+    rate: int | None = None
+
+
+def paced(rate: str | None) -> Network:
+    """Of a job that may be slow; rate: as given on the command line. Raises UsageError."""
+    return Network(paced=True, rate=parse_rate(rate) if rate else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +61,8 @@ class Wiring:
     token: CancelToken
     log: Log
     progress: Progress
+    network: Network = Network()
+    traffic: dict[str, Traffic] = field(default_factory=dict)
 
     @property
     def config(self) -> Config:
@@ -86,7 +106,9 @@ class Wiring:
     def _target(self, name: str, target: TargetConfig, create_root: bool, expiry: bool = False) -> Target:
         from drkit.config.secrets import credentials
         from drkit.repository.target import Target
+        from storage_backends.limit import Limited, TokenBucket
         from storage_backends.retry import Retrying, RetryPolicy
+        from storage_backends.trace import Traced, Traffic
         from storage_backends.url import TargetSettings, open_target
 
         own = target.for_expiry() if expiry else target
@@ -106,9 +128,20 @@ class Wiring:
             timeouts_s=(min(10.0, seconds), seconds),
             create_root=create_root,
         )
-        backend = open_target(target.url, settings)
+        traffic = self.traffic.setdefault(name, Traffic())
+        backend: StorageBackend = Traced(open_target(target.url, settings), traffic.record, clock=self.clock.monotonic)
+        rate = self.network.rate or (target.rate if self.network.paced else None)
+        if rate is not None:
+            bucket = TokenBucket(
+                rate, burst_bytes=max(rate // 4, 1 << 20), clock=self.clock.monotonic, sleep=self.token_sleep
+            )
+            backend = Limited(backend, upload=bucket, download=bucket)
         retrying = Retrying(backend, RetryPolicy(attempts=3), sleep=self.token_sleep, random=random.random)
         return Target(name, retrying, target.site, target.medium)
+
+    def requests(self) -> dict[str, dict[str, int]]:
+        """By target, what it was asked so far."""
+        return {name: dict(one.facts) for name, one in self.traffic.items()}
 
     def token_sleep(self, seconds: float) -> None:
         """Sleep that a signal ends."""
@@ -117,8 +150,7 @@ class Wiring:
 
     def secret(self) -> Secret:
         """What opens the key slots. Raises ConfigError, KeyMissing."""
-        from drkit.config.secrets import passphrase, read_file
-        from drkit.crypto.keys import parse_key_file
+        from drkit.config.secrets import passphrase, read_key_file
         from drkit.crypto.slots import Secret
 
         words = passphrase(self.config.keys, os.environ)
@@ -126,11 +158,7 @@ class Wiring:
             return Secret("passphrase", words.reveal().encode(), "the configured passphrase")
         path = self.config.keys.file
         assert path is not None
-        if not path.exists():
-            cure = "is its filesystem mounted? a copy of the key kept elsewhere opens the repository as well"
-            raise KeyMissing("the key file is missing", where=str(path), cure=cure)
-        text = read_file(path, "the key file").reveal()
-        return Secret("keyfile", parse_key_file(text, str(path)), str(path))
+        return Secret("keyfile", read_key_file(path, "the key file"), str(path))
 
     def pins(self) -> Pins:
         from drkit.repository.pins import Pins
@@ -177,11 +205,11 @@ class Wiring:
 
 
 @contextmanager
-def open_wiring(context: Context, *, service: bool = False) -> Iterator[Wiring]:
+def open_wiring(context: Context, *, service: bool = False, network: Network | None = None) -> Iterator[Wiring]:
     """Configuration, clock, signals, log and progress for one command.
 
     The first SIGTERM or SIGINT cancels, the second ends the process. service: the log is what there is to see; it
-    tells one level more, as JSON unless a person watches. Raises ConfigError.
+    tells one level more, as JSON unless a person watches. network: of a job that may be slow. Raises ConfigError.
     """
     from drkit.cli.progress import shown
 
@@ -192,7 +220,10 @@ def open_wiring(context: Context, *, service: bool = False) -> Iterator[Wiring]:
     log = StreamLog(sys.stderr, run_id=uuid.uuid4().hex[:8], clock=clock, as_json=as_json, level=level)
     loaded = context.load()
     with signals_cancel(token), shown(context, sys.stderr, clock) as progress:
-        yield Wiring(context, loaded, clock, token, log, progress)
+        wiring = Wiring(context, loaded, clock, token, log, progress, network or Network())
+        yield wiring
+    for name, asked in wiring.requests().items():
+        log.info("requests", target=name, **asked)
 
 
 def _level(verbosity: int) -> Level:

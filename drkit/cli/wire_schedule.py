@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def scheduler(
     refuse_impossible(config, jobs(), path)
     wanted, folder = duties(config), config.daemon.spool / "runs"
     runner = children(path, environment, clock, log, grace_s=grace_s)
+    runner = replace(runner, nice=config.daemon.nice, io=config.daemon.io)
     claims = Claims(folder / "locks")
     orphans = Orphans(claims, clock, log, grace_s=grace_s)
     agenda = Agenda(wanted, Runs(folder), clock, log, telling, slots=config.daemon.jobs, held=orphans.held)

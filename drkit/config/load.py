@@ -10,9 +10,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from drkit.config.drill import Drill
 from drkit.config.find import find
 from drkit.config.model import Config
 from drkit.config.problems import describe
+from drkit.config.values import A_NAME, is_name
 from drkit.core.errors import ConfigError
 
 Tree = dict[str, object]  # a TOML table: text, numbers, booleans, lists and tables, not yet checked
@@ -46,9 +48,16 @@ def load(explicit: Path | None, env: Mapping[str, str], cwd: Path) -> Loaded:
 
 
 def check(tree: Tree, path: Path, sources: Mapping[str, str] | None = None) -> Config:
-    """The typed model of a tree read from `path`. Raises ConfigError with every problem named."""
+    """The typed model of a tree read from `path`. Raises ConfigError with every problem named.
+
+    A section [drill.NAME] that is wrong is left out, and kept as `Config.wrong_drills`: everything else, archiving
+    before all, goes on without it.
+    """
+    wrong = _wrong_drills(tree, sources or {}, path)
+    drills = tree.get("drill", {})
+    sound = {name: one for name, one in drills.items() if name not in wrong} if isinstance(drills, dict) else {}
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate({**tree, "drill": sound}).without(wrong)
     except ValidationError as error:
         lines = describe(error, sources or {}, path)
         what = "the configuration is wrong" if len(lines) == 1 else f"{len(lines)} settings are wrong"
@@ -57,6 +66,26 @@ def check(tree: Tree, path: Path, sources: Mapping[str, str] | None = None) -> C
         if any(" (set by " in line for line in lines):
             cure += ", and in the environment what the variables named above set"
         raise ConfigError(what, where=str(path), why=why, cure=cure) from None
+
+
+def _wrong_drills(tree: Tree, sources: Mapping[str, str], path: Path) -> dict[str, str]:
+    """By name, what is wrong with it and under which key; "" is the name where [drill] is no table at all."""
+    drills, clusters = tree.get("drill", {}), tree.get("cluster", {})
+    if not isinstance(drills, dict):
+        return {"": f"drill = {drills!r}: is a table"}
+    known = clusters if isinstance(clusters, dict) else {}
+    wrong: dict[str, str] = {}
+    for name, section in drills.items():
+        try:
+            drill = Drill.model_validate(section)
+        except ValidationError as error:
+            wrong[name] = "; ".join(describe(error, sources, path, ("drill", name)))
+            continue
+        if not is_name(name):
+            wrong[name] = f"[drill.{name}]: {A_NAME}"
+        elif drill.cluster is not None and drill.cluster not in known:
+            wrong[name] = f"drill.{name} names the cluster {drill.cluster!r}, which is not here"
+    return wrong
 
 
 def _read(path: Path) -> Tree:

@@ -6,18 +6,19 @@ The text under a key is its meaning; docs/configuration.md is made from it (`pyt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from drkit.config.drill import Drill
 from drkit.config.notify import Notify
 from drkit.config.places import clashes, place_of
 from drkit.config.section import Section
 from drkit.config.values import (
-    NAME,
+    A_NAME,
     AbsolutePath,
     CalendarSpan,
     Compression,
@@ -32,7 +33,9 @@ from drkit.config.values import (
     Share,
     Site,
     TargetUrl,
+    Workers,
     ZoneName,
+    is_name,
 )
 from drkit.core.errors import Missing, UsageError
 from policies.rule import Rule
@@ -133,6 +136,9 @@ class Target(Section):
     """A file with its secret key, not readable by everyone."""
     expire_profile: str | None = None
     """The same as a profile of the AWS configuration."""
+    rate: Rate | None = None
+    """The most that a backup, restore, replication or verification sends to it, and fetches from it, in a second. Not
+    for WAL. Not set: no limit."""
     retention: TargetRetention | None = None
 
     @property
@@ -282,7 +288,7 @@ class Backup(Section):
 
     compression: CompressionLevel = Compression("zstd", 3)
     """Before encryption."""
-    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    workers: Workers = 0
     """Threads that read and compress. 0: as many as cores."""
     rate: Rate | None = None
     """The most that is read from the server's disk in a second. Not set: no limit."""
@@ -291,8 +297,9 @@ class Backup(Section):
 class Wal(Section):
     """How WAL is archived."""
 
-    compression: CompressionLevel = Compression("zstd", 3)
-    """Before encryption."""
+    compression: CompressionLevel = Compression("zstd", 1)
+    """Before encryption. Harder is slower and saves little: [what was measured](daemon.md#compression). A daemon
+    with more than 16 files waiting compresses at most at level 1."""
 
 
 class Daemon(Section):
@@ -307,6 +314,11 @@ class Daemon(Section):
     """How long a scheduled run may take before it is ended."""
     jobs: Annotated[int, Field(ge=1, le=64)] = 2
     """How many scheduled jobs run at once; of one cluster never more than one."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 0
+    """How far scheduled jobs stand back from other programs for the processors (nice(2)); not the daemon itself."""
+    io: Literal["normal", "idle"] = "normal"
+    """Whether scheduled jobs use the disk only when nobody else does, where its I/O scheduler knows of this
+    (ioprio_set(2))."""
     metrics: LoopbackAddress | None = None
     """Where Prometheus may ask, such as `127.0.0.1:9187`; loopback only, a proxy serves others. Not set: nowhere."""
     look_every: Duration = timedelta(minutes=5)
@@ -333,13 +345,14 @@ class Config(Section):
     wal: Wal = Wal()
     daemon: Daemon = Daemon()
     notify: Notify = Notify()
+    _wrong_drills: Mapping[str, str] = PrivateAttr(default={})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for kind, names in (("cluster", self.cluster), ("target", self.target), ("drill", self.drill)):
+        for kind, names in (("cluster", self.cluster), ("target", self.target)):
             for name in names:
-                if not NAME.match(name) or len(name) > 40:
-                    raise ValueError(f"[{kind}.{name}]: a name has a-z, 0-9, '-' and '_', 40 at most")
+                if not is_name(name):
+                    raise ValueError(f"[{kind}.{name}]: {A_NAME}")
         if not self.target:
             raise ValueError("there is no target; add [target.NAME] with url and site")
         targets = {name: (t.url, place_of(t.url, t.endpoint)) for name, t in self.target.items()}
@@ -349,13 +362,21 @@ class Config(Section):
         for key, value in (("wal_ack", self.copies.wal_ack), ("backup_ack", self.copies.backup_ack)):
             if isinstance(value, int) and value > len(self.target):
                 raise ValueError(f"copies.{key} = {value}, but the number of targets is {len(self.target)}")
-        for name, drill in self.drill.items():
-            if drill.cluster is not None and drill.cluster not in self.cluster:
-                raise ValueError(f"drill.{name} names the cluster {drill.cluster!r}, which is not here")
         for number, bell in enumerate(self.schedule, start=1):
             if bell.cluster is not None and bell.cluster not in self.cluster:
                 raise ValueError(f"schedule {number} names the cluster {bell.cluster!r}, which is not here")
         return self
+
+    @property
+    def wrong_drills(self) -> Mapping[str, str]:
+        """Sections [drill.NAME] that cannot be used, and why: none of them is in `drill`."""
+        return self._wrong_drills
+
+    def without(self, wrong: Mapping[str, str]) -> Self:
+        """The same that knows of `wrong_drills`."""
+        made = self.model_copy()
+        made._wrong_drills = dict(wrong)
+        return made
 
     def cluster_named(self, name: str | None) -> tuple[str, Cluster]:
         """The cluster of that name, or the only one. Raises Missing, or UsageError where a name is needed."""

@@ -27,11 +27,14 @@ _PLAIN = {
 }
 
 
-def describe(error: ValidationError, sources: Mapping[str, str], path: Path) -> list[str]:
-    """One line per key, in the order of the model; one set by the environment with its variable."""
+def describe(error: ValidationError, sources: Mapping[str, str], path: Path, under: tuple[str, ...] = ()) -> list[str]:
+    """One line per key, in the order of the model; one set by the environment with its variable.
+
+    under: where in the file stands what was checked, for a part of it.
+    """
     by_key: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
-        key, model = _locate(detail["loc"])
+        key, model = _locate((*under, *detail["loc"]))
         texts = by_key.setdefault(key, [])
         text = _text(detail, model)
         if text not in texts:

@@ -15,6 +15,7 @@ from drkit.config.model import Keys, Target
 from drkit.config.notify import Notify
 from drkit.config.values import webhook
 from drkit.core.errors import ConfigError, KeyMissing
+from drkit.crypto.keys import parse_key_file
 
 _HEADER = re.compile(r"[A-Za-z0-9-]+\Z")
 COMMAND_TIMEOUT_S = 60
@@ -44,7 +45,27 @@ class Credentials:
 
 
 def read_file(path: Path, purpose: str) -> Secret:
-    """The text of a file less one line end. Raises ConfigError: missing, empty, readable by everyone."""
+    """The text of a file less one line end. Raises ConfigError: missing, empty, no text, readable by everyone."""
+    return _secret(_read(path, purpose), purpose, str(path))
+
+
+def read_key_file(path: Path, purpose: str) -> bytes:
+    """The key in a key file.
+
+    Raises ConfigError where the file cannot be read, is empty, or everyone may read it; KeyMissing where it is missing
+    or, whatever its content, is no key file.
+    """
+    if not path.exists():
+        cure = "is its filesystem mounted? a copy of the key kept elsewhere opens the repository as well"
+        raise KeyMissing(f"{purpose} is missing", where=str(path), cure=cure)
+    data = _read(path, purpose)
+    if not data:
+        raise ConfigError(f"{purpose} is empty", where=str(path), cure="is it the right file?")
+    return parse_key_file(data.decode(errors="replace"), str(path))
+
+
+def _read(path: Path, purpose: str) -> bytes:
+    """At most one byte more than `MAX_SECRET_BYTES`."""
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -55,7 +76,7 @@ def read_file(path: Path, purpose: str) -> Secret:
     if mode & stat.S_IROTH:
         why = f"everyone may read it (mode {mode:04o})"
         raise ConfigError(f"{purpose} is not safe", where=str(path), why=why, cure=f"chmod 600 {path}")
-    return _secret(data, purpose, str(path))
+    return data
 
 
 def run_command(command: str, purpose: str) -> Secret:

@@ -12,18 +12,25 @@ from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from drkit.core import units
 from drkit.core.errors import UsageError
+from drkit.core.flow import MOST_WORKERS
 from policies.cron import Cron as CronLine
 from policies.rule import Rule
 
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]|_(?!_))*\Z")
+A_NAME = "a name has a-z, 0-9, '-' and '_', 40 at most"
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]|_(?!_))*\Z")
 SCHEMES = ("file", "s3")
 _SECRET_WORD = re.compile(r"(?:^|[\s;])\s*(password|sslpassword|oauth_client_secret)\s*=", re.IGNORECASE)
 _SECRET_QUERY = ("password", "sslpassword", "oauth_client_secret")
 NEVER_HERE = "secrets come by file or environment, never here"
+
+
+def is_name(text: str) -> bool:
+    """Whether a cluster, a target or a drill may be called so; `A_NAME` says what may."""
+    return _NAME.match(text) is not None and len(text) <= 40
 
 
 def _text(parse: Callable[[str], object], example: str) -> Callable[[object], object]:
@@ -176,6 +183,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Connection = Annotated[str, AfterValidator(_connection)]
 TargetUrl = Annotated[str, AfterValidator(_target_url)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Workers = Annotated[int, Field(ge=0, le=MOST_WORKERS)]
 ZoneName = Annotated[str, AfterValidator(_zone)]
 Cron = Annotated[str, AfterValidator(_cron)]
 Site = Annotated[str, AfterValidator(_site)]

@@ -11,6 +11,9 @@ from typing import Generic, ParamSpec, TypeVar
 from drkit.core.cancel import CancelToken
 from drkit.core.errors import Cancelled
 
+MOST_WORKERS = 256
+"""So many threads may be asked for: more than any disk or store serves at once, and far from what a host refuses."""
+
 T = TypeVar("T")
 P = ParamSpec("P")
 

@@ -17,10 +17,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from drkit.core.errors import Damage
+from drkit.core.scratch import Pieces
 from drkit.crypto.keys import KEY_BYTES, Entropy, Ring, object_cipher, unwrap, wrap
 
 MAGIC = b"drkit\x00\x1a\n"
-VERSION = 0
+VERSION = 1
 HEADER = struct.Struct("<8sHBBI16s16sIIQ40s24s")
 FRAME = struct.Struct("<IIIBBBB")
 HEADER_BYTES = HEADER.size
@@ -71,7 +72,9 @@ def parse_header(data: bytes | bytearray | memoryview, where: str) -> Header:
             f"the object has format version {version}",
             where=where,
             why=f"this drkit reads version {VERSION}",
-            cure="a newer drkit wrote it: update this one",
+            cure="a newer drkit wrote it: update this one"
+            if version > VERSION
+            else "a build before format version 1 wrote it, which is not read: begin a new repository",
         )
     return Header(kind, repo, oid, epoch, json_bytes, ref_bytes, wrapped)
 
@@ -116,21 +119,33 @@ class DataKey:
     def header(self, kind: int, object_id: bytes, json_bytes: int = 0, reference_bytes: int = 0) -> Header:
         return Header(kind, self.repository, object_id, self.epoch, json_bytes, reference_bytes, self.wrap)
 
-    def writer(self, kind: int, object_id: bytes, open_json: bytes = b"", references: bytes = b"") -> Writer:
+    def writer(
+        self,
+        kind: int,
+        object_id: bytes,
+        open_json: bytes = b"",
+        references: bytes = b"",
+        parts: list[bytes] | Pieces | None = None,
+    ) -> Writer:
+        """parts: takes what is sealed, where memory should not hold it."""
         head = self.header(kind, object_id, len(open_json), len(references))
-        return Writer(head, object_cipher(self.repository, self.key, object_id, kind), open_json, references)
+        cipher = object_cipher(self.repository, self.key, object_id, kind)
+        return Writer(head, cipher, open_json, references, [] if parts is None else parts)
 
 
 class Writer:
-    """Builds one object frame by frame in memory (bounded by the caller: packs are tens of MiB)."""
+    """Builds one object frame by frame in `parts`: in memory where that is a list (packs are tens of MiB)."""
 
-    def __init__(self, header: Header, cipher: AESGCM, open_json: bytes, references: bytes) -> None:
+    def __init__(
+        self, header: Header, cipher: AESGCM, open_json: bytes, references: bytes, parts: list[bytes] | Pieces
+    ) -> None:
         opened = header.pack() + open_json + references
         self.header = header
         self._cipher = cipher
         self._context = hashlib.sha256(opened).digest()
         self._digest = blake3.blake3(opened)
-        self._parts = [opened]
+        self._parts = parts
+        parts.append(opened)
         self._number = 0
         self.size_bytes = len(opened)
 
@@ -142,7 +157,8 @@ class Writer:
         sealed = self._cipher.encrypt(nonce, payload, self._context + head)
         if self._cipher.decrypt(nonce, sealed, self._context + head) != payload:
             raise Damage("a frame did not open to what was sealed", cure="test this machine's memory")
-        self._parts += (head, sealed)
+        self._parts.append(head)
+        self._parts.append(sealed)
         self._digest.update(head)
         self._digest.update(sealed)
         placed = Frame(self.size_bytes, self._number, sealed_bytes, raw_bytes)
@@ -155,7 +171,7 @@ class Writer:
         self.frame(b"", 0, codec=CODEC_STORED, flags=LAST)
         digest = self._digest.digest()
         self._parts.append(digest)
-        return Sealed(self.header, tuple(self._parts), self.size_bytes + DIGEST_BYTES, digest)
+        return Sealed(self.header, self._parts, self.size_bytes + DIGEST_BYTES, digest)
 
 
 def compress(compressor: zstandard.ZstdCompressor, raw: bytes | memoryview) -> tuple[bytes | memoryview, int]:

@@ -31,6 +31,7 @@ _READY, _DONE = ".ready", ".done"
 _DONE_LENGTH = 24 + len(_DONE)  # of a segment
 _WINDOW = 1024  # files of one cluster that are pushed ahead: results of more than that are remembered
 _REST_S = 10.0
+_BACKLOG = 16  # files that wait: from more on, compression costs more than bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,10 @@ class Ahead:
         with self._lock:
             return self._waiting.get(cluster, Waiting())
 
+    def hurries(self, cluster: str) -> bool:
+        """Whether more waits than is compressed as hard as configured."""
+        return self.waiting(cluster).count > _BACKLOG
+
     def run(self, token: CancelToken) -> None:
         with suppress(Cancelled), Group(token, name=self.name) as group:
             queue: Channel[tuple[Place, WalName]] = Channel(2 * self._workers, group.token, name=self.name)
@@ -166,7 +171,7 @@ class Ahead:
         for place, name in queue:
             try:
                 with open_wal_file(place, name) as file:
-                    self._archiver.push(place, name, file)
+                    self._archiver.push(place, name, file, hurried=self.hurries(place.cluster))
             except (DrkitError, StorageError, OSError) as error:
                 # Nobody asked for it. When the server does, it hears what is wrong, and so does the operator.
                 self._log.debug("not pushed ahead", cluster=place.cluster, file=name.text, why=str(error))

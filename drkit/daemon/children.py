@@ -59,13 +59,15 @@ class Runner(Protocol):
 @dataclass(frozen=True, slots=True)
 class Children:
     """command: what the words of an order stand behind · environment: of the children · told: makes, for the name of
-    an order, what their stderr is handed to. Thread-safe."""
+    an order, what their stderr is handed to · nice, io: how they stand back (`launch.stand_back`). Thread-safe."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
     clock: Clock
     told: Callable[[str], Told]
     grace_s: float = GRACE_S
+    nice: int = 0
+    io: str = "normal"
 
     def run(self, order: Order, token: CancelToken) -> Ended:
         """Until the child has ended, by itself, at its deadline, or because `token` was cancelled.
@@ -88,7 +90,7 @@ class Children:
         program = [*self.command, *order.words]
         launcher = [program[0], "-I", "-S", str(Path(launch.__file__)), str(os.getpid()), str(order.lock)]
         return subprocess.Popen(
-            [*launcher, str(OOM_SCORE), *program],
+            [*launcher, str(OOM_SCORE), str(self.nice), self.io, *program],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -58,16 +58,17 @@ def duties(config: Config) -> list[Duty]:
 
 @dataclass(frozen=True, slots=True)
 class Impossible:
-    """text: names the entry and what is wrong with it · cure: what to do · file: of a drill whose file is missing or
-    wrong, "" for what stands in the configuration itself."""
+    """text: names the entry and what is wrong with it · cure: what to do · drill: which one cannot be run, "" for a job
+    that there is not."""
 
     text: str
     cure: str
-    file: str = ""
+    drill: str = ""
 
 
 def impossible(config: Config, known: Collection[str]) -> Iterator[Impossible]:
-    """The entries whose job is none of the `known`, or whose drill there is not."""
+    """The entries whose job is none of the `known`, or whose drill there is not; a drill whose section is wrong is one
+    of `Config.wrong_drills`."""
     jobs = [job for job in get_args(Schedule.model_fields["job"].annotation) if job in known]
     for number, entry in enumerate(config.schedule, start=1):
         if entry.job not in known:
@@ -82,23 +83,30 @@ def impossible(config: Config, known: Collection[str]) -> Iterator[Impossible]:
 
 def _no_drill(wanted: str, config: Config) -> Impossible | None:
     """What is wrong with the name of a drill. A file is looked at too; the daemon runs in no folder of the user's."""
+    if wanted in config.wrong_drills:
+        return None
     is_file = wanted.endswith(".toml") and wanted not in config.drill
     if is_file and not Path(wanted).is_absolute():
-        return Impossible("a file is named by its whole path here", f"write {Path(wanted).absolute()}, if that is it")
+        cure = f"write {Path(wanted).absolute()}, if that is it"
+        return Impossible("a file is named by its whole path here", cure, wanted)
     try:
-        find_definition(wanted, config.drill)
+        find_definition(wanted, config)
     except (Missing, ConfigError) as error:
         if is_file:
             return Impossible(str(error), error.cure or "mend the file, or remove the entry", wanted)
         known = ", ".join([*config.drill, *(f"{name} ({ident})" for name, ident in IDS.items())])
-        return Impossible(f"no such drill; there are {known}", "name one of them, or the whole path of a file")
+        return Impossible(f"no such drill; there are {known}", "name one of them, or the whole path of a file", wanted)
     return None
 
 
-def broken_files(config: Config) -> list[Finding]:
-    """Drills that are scheduled and cannot be run, as their file is now; all else goes on meanwhile."""
-    found = {one.file: one for one in impossible(config, {"drill"}) if one.file}
-    return [Finding("schedule.file", Level.BAD, one.text, about=name, cure=one.cure) for name, one in found.items()]
+def broken_drills(config: Config) -> list[Finding]:
+    """Drills that cannot be run, as the configuration and the files of scheduled ones are now; all else goes on
+    meanwhile: whoever breaks a drill must not stop archiving by that."""
+    found = {one.drill: one for one in impossible(config, {"drill"}) if one.drill}
+    for name, why in config.wrong_drills.items():
+        text = f"a drill is defined wrongly: {why}"
+        found[name] = Impossible(text, "set it right; until then it cannot be run, everything else can", name)
+    return [Finding("schedule.drill", Level.BAD, one.text, about=name, cure=one.cure) for name, one in found.items()]
 
 
 def short_drills(config: Config, cluster: str) -> Iterator[str]:
@@ -107,9 +115,9 @@ def short_drills(config: Config, cluster: str) -> Iterator[str]:
         if entry.job != "drill" or entry.cluster not in (None, cluster):
             continue
         try:
-            found = find_definition(entry.scenario or "", config.drill)
+            found = find_definition(entry.scenario or "", config)
         except (Missing, ConfigError):
-            continue  # `impossible` tells of it
+            continue  # `broken_drills` tells of it
         if entry.point is not None:
             found = replace(found, drill=found.drill.changed({"point": entry.point}))
         why = writes_too_little(found, config.cluster[cluster].objectives.rpo)
@@ -118,9 +126,8 @@ def short_drills(config: Config, cluster: str) -> Iterator[str]:
 
 
 def refuse_impossible(config: Config, known: Collection[str], path: Path) -> None:
-    """Raises ConfigError naming every entry that this version cannot do. A drill's file is no part of the
-    configuration: whoever breaks or removes one must not stop archiving by that."""
-    found = [one for one in impossible(config, known) if not one.file]
+    """Raises ConfigError naming every entry whose job this version has not; drills that cannot be run are told."""
+    found = [one for one in impossible(config, known) if not one.drill]
     if not found:
         return
     why = found[0].text if len(found) == 1 else "".join(f"\n  {one.text}" for one in found)

@@ -22,19 +22,18 @@ from drkit.daemon.protocol import Answer, Status
 from drkit.daemon.socket import Call, access_of
 from drkit.daemon.targets import OpenTargets
 from drkit.engines.postgres.control import read_control
-from drkit.engines.postgres.wal import WalKind, parse_name
+from drkit.engines.postgres.wal import WalKind, WalName, parse_name
 from drkit.jobs import wal_get
 from drkit.jobs.recovery_file import RecoveryFile, read_recovery_file
 from drkit.jobs.wal_fetch import Opening, cure_of, fetch
 from drkit.jobs.wal_get import Found, Wanted
-from drkit.jobs.wal_prefetch import clear, in_recovery, prefetch
+from drkit.jobs.wal_prefetch import IDLE_S, clear, in_recovery, prefetch
 from drkit.repository.spool import Spool
 from storage_backends.errors import StorageError
 
 R = TypeVar("R")
 
 _FOLDERS = 4  # prefetched into at a time
-_IDLE_S = 5.0  # so long after the last request the folder is left, cleared where recovery has ended
 
 
 class Fetcher:
@@ -119,7 +118,10 @@ class Fetcher:
         data_dir = Path(f"/proc/self/fd/{at}")
         try:
             while (after := self._next(folder)) is not None:
-                prefetch(data_dir, after, recovery, self._targets.repository, self._spool, self._log)
+                prefetch(
+                    data_dir, after, recovery, self._targets.repository, self._spool, self._clock, self._log,
+                    idle_s=IDLE_S, moved=partial(self._moved, folder),
+                )  # fmt: skip
                 if not in_recovery(data_dir):
                     break
             if not in_recovery(data_dir):
@@ -131,11 +133,16 @@ class Fetcher:
             with self._wanting:
                 self._after.pop(folder, None)
 
+    def _moved(self, folder: tuple[int, int]) -> WalName | None:
+        with self._wanting:
+            after, self._after[folder] = self._after.get(folder), None
+            return None if after is None else after.name
+
     def _next(self, folder: tuple[int, int]) -> Wanted | None:
         """The file to go on from; None after a while without any."""
         with self._wanting:
             if self._after.get(folder) is None:
-                self._wanting.wait_for(lambda: self._after.get(folder) is not None, _IDLE_S)
+                self._wanting.wait_for(lambda: self._after.get(folder) is not None, IDLE_S)
             after, self._after[folder] = self._after.get(folder), None
             return after
 

@@ -14,20 +14,18 @@ from drkit.core.errors import Damage, DrkitError, KeyMissing, Unreachable
 from drkit.core.units import parse_time
 from drkit.crypto.slots import Secret
 from drkit.daemon.seen_drills import Drills, by_drill, read_drills
-from drkit.daemon.seen_server import Archiver, ask_archiver, server_seen
+from drkit.daemon.seen_server import Testimony, hear, server_seen
+from drkit.daemon.seen_wal import Ends, window_seen
 from drkit.jobs.means import Means
-from drkit.jobs.policy_facts import PolicyOrder, Server, Stored, ask_server, gather, nothing_answers, read_stored
+from drkit.jobs.policy_facts import PolicyOrder, Stored, gather, nothing_answers, read_stored
 from drkit.jobs.policy_judge import judge
-from drkit.jobs.windows import Window
-from drkit.repository.catalogue import Backup, State
+from drkit.jobs.policy_server import Server, ask_server
+from drkit.repository.catalogue import Backup, Catalogue, State
 from drkit.repository.identity import read_descriptor, unlock_target
-from drkit.repository.inventory import Inventory
-from drkit.repository.layout import ClusterLayout, RunId
-from drkit.repository.leases import Verdict, read_verdict
 from drkit.repository.repository import Problem, Repository
 from drkit.repository.spool import Spool
 from drkit.repository.target import Target
-from policies.protection import BackupFault, BackupSeen, ClusterSeen, GapSeen, Lack, TargetSeen, Trouble, WindowSeen
+from policies.sights import BackupFault, BackupSeen, ClusterSeen, TargetSeen, Trouble
 from storage_backends.errors import StorageError
 
 _FAULTS = {State.BROKEN: True, State.PENDING: False}
@@ -62,17 +60,17 @@ class Look:
     def see(self) -> Seen:
         """Cost: the listings of `read_stored`, a few reads for each target, two sessions at the server."""
         order = self.order
-        server = ask_server(order, self.clock.sleep)
-        archiver = ask_archiver(order.connection) if server.reachable else None
+        server = ask_server(order.connection, order.data_dir, self.clock.sleep)
+        heard = hear(server, order.connection, order.data_dir)
         stored = self._stored(server)
-        drills = self._drills(stored)
+        drills, ends = self._drills(stored), self._ends(stored, heard)
         now = self.clock.now()
         facts = by_drill(gather(order, server, stored, now), drills)
         judged = judge(facts, order.promises)
         cluster = ClusterSeen(
             name=order.cluster,
-            server=server_seen(server, archiver, order.data_dir),
-            targets=tuple(self._target(one.name, stored, server, archiver, drills) for one in order.targets),
+            server=server_seen(heard),
+            targets=tuple(self._target(one.name, stored, ends, drills) for one in order.targets),
             promises=order.promises,
             trouble=None if isinstance(self.opened, Means) else trouble_of(self.opened),
             decisions=judged.decisions,
@@ -97,34 +95,39 @@ class Look:
             return Drills()
         return read_drills(self.opened.repository, stored.catalogue.layout.system_identifier, self.order.cluster)
 
-    def _target(
-        self, name: str, stored: Stored, server: Server, archiver: Archiver | None, drills: Drills
-    ) -> TargetSeen:
+    def _ends(self, stored: Stored, heard: Testimony) -> Ends | None:
+        return Ends.of(stored, heard, self.opened.repository) if isinstance(self.opened, Means) else None
+
+    def _target(self, name: str, stored: Stored, ends: Ends | None, drills: Drills) -> TargetSeen:
         owed, since = self._debts(name)
         why = stored.unreadable.get(name, "")
         if why or not isinstance(self.opened, Means):
-            return TargetSeen(name, why or str(self.opened), owed=owed, owed_since=since)
+            return TargetSeen(name, why or str(self.opened), self._cure(name), owed=owed, owed_since=since)
         repository = self.opened.repository
         target = repository.target(name)
         try:
-            ends = _Ends.of(stored, server, archiver, repository)
-            window = ends.newest(name)
+            window = ends.newest(name) if ends else None
             return TargetSeen(
                 name=name,
                 key_fault=self._key_fault(target, repository),
                 backup=backup_seen(stored.newest(name)),
-                faults=tuple(faults_of(stored, target, repository)),
+                faults=tuple(faults_of(stored.catalogue, name)),
                 windows=tuple(window_seen(one, stored) for one in stored.windows if one.target == name),
                 last_file=window.last_wal if window else "",
-                last_at=ends.stored_at(target, window.last_wal) if window else None,
-                lack=ends.lack(name),
+                last_at=ends.stored_at(target, window.last_wal) if ends and window else None,
+                lack=ends.lack(name) if ends else None,
                 owed=owed,
                 owed_since=since,
                 resting=self.spool.resting(self.clock.now()).get(name, ""),
                 drilled=drills.by_target.get(name),
             )
         except (StorageError, DrkitError) as error:
-            return TargetSeen(name, str(error), owed=owed, owed_since=since)
+            return TargetSeen(name, str(error), error.cure, owed=owed, owed_since=since)
+
+    def _cure(self, name: str) -> str:
+        """Of a target that cannot be read, as what kept it from being opened says."""
+        problem = self.opened.repository.absent.get(name) if isinstance(self.opened, Means) else self.opened
+        return problem.cure if problem is not None else ""
 
     def _debts(self, target: str) -> tuple[int, datetime | None]:
         """How many files this host owes it, and since when the first; a debt that cannot be read is still one."""
@@ -167,106 +170,16 @@ def backup_seen(backup: Backup | None) -> BackupSeen | None:
     return BackupSeen(summary.backup, summary.stopped, summary.size_bytes, summary.stored_bytes, summary.new_bytes)
 
 
-def window_seen(window: Window, stored: Stored) -> WindowSeen:
-    stops = {backup.summary.backup: backup.summary.stopped for backup in stored.backups}
-    gaps = tuple(
-        GapSeen(gap.first, gap.last, gap.missing, gap.bridge, stops.get(gap.bridge) if gap.bridge else None)
-        for gap in window.gaps
-    )
-    return WindowSeen(
-        window.timeline, window.start_at, window.end_at, str(window.start), str(window.end), window.last_wal, gaps
-    )
-
-
-def faults_of(stored: Stored, target: Target, repository: Repository) -> Iterator[BackupFault]:
-    """Backups that the target does not have whole, the newest first, those whose manifest is gone among them.
-
-    Raises StorageError.
-    """
-    catalogue = stored.catalogue
+def faults_of(catalogue: Catalogue | None, target: str) -> Iterator[BackupFault]:
+    """Backups that the target does not have whole, the newest first, those whose manifest is gone among them."""
     if catalogue is None:
         return
-    lost = set(_lost_manifests(catalogue.inventories[target.name], target, repository))
-    for ident in sorted(lost, reverse=True):
-        yield BackupFault(ident, "its manifest is missing, it was good here once", damaged=True)
-    for backup in reversed(catalogue.backups):
-        ident, standing = backup.summary.backup, backup.standings[target.name]
-        if standing.state in _FAULTS and ident not in lost:
-            yield BackupFault(ident, standing.why, _FAULTS[standing.state])
-    for ident, standings in catalogue.unopened.items():
-        here = standings.get(target.name)
+    for ident, standings in sorted(catalogue.unopened.items(), reverse=True):
+        here = standings.get(target)
         if here is not None and here.state is State.BROKEN:
-            yield BackupFault(ident, here.why, damaged=True)
-
-
-def _lost_manifests(inventory: Inventory, target: Target, repository: Repository) -> Iterator[str]:
-    """Runs that were found good here and whose manifest is neither there nor expired."""
-    layout: ClusterLayout = inventory.layout
-    for ident in inventory.verdicts - inventory.manifests.keys():
-        try:
-            run = RunId.parse(ident)
-            if layout.manifest(run) in inventory.tombstones:
-                continue
-            if read_verdict(target, layout, run, repository.ring) is Verdict.GOOD:
-                yield ident
-        except (DrkitError, ValueError):
-            continue  # a verdict that does not open says nothing of a manifest
-
-
-# --- where WAL ends -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """How far each target's WAL goes on the newest timeline. proven: the last segment number that is known to be
-    archived, by a target or by the server's own word."""
-
-    stored: Stored
-    repository: Repository
-    segment_bytes: int
-    furthest: Window | None
-    proven: int
-
-    @classmethod
-    def of(cls, stored: Stored, server: Server, archiver: Archiver | None, repository: Repository) -> _Ends:
-        furthest = max(stored.windows, key=lambda one: (one.timeline, one.end), default=None)
-        if furthest is None:
-            return cls(stored, repository, 0, None, 0)
-        size = stored.backups[-1].summary.segment_bytes
-        proven = _last_number(furthest, size)
-        if archiver is not None and server.timeline == furthest.timeline:
-            proven = max(proven, archiver.last_number(furthest.timeline, size) or 0)
-        return cls(stored, repository, size, furthest, proven)
-
-    def newest(self, target: str) -> Window | None:
-        mine = (window for window in self.stored.windows if window.target == target)
-        return max(mine, key=lambda one: (one.timeline, one.end), default=None)
-
-    def lack(self, target: str) -> Lack | None:
-        """What it lacks behind the end of its unbroken WAL; a gap in front of WAL that it has is told as a gap."""
-        furthest, mine = self.furthest, self.newest(target)
-        if furthest is None or mine is None:
-            return None
-        if any(gap.bridge is None for gap in mine.gaps):
-            return None
-        last = _last_number(mine, self.segment_bytes)
-        if last >= self.proven:
-            return None
-        first = furthest.path.segment(last + 1, self.segment_bytes).text
-        return Lack(first, self.proven - last, self._since(first, last + 1, furthest))
-
-    def _since(self, name: str, number: int, furthest: Window) -> datetime | None:
-        """When another target got it; None where no target has it."""
-        if number > _last_number(furthest, self.segment_bytes):
-            return None
-        return self.stored_at(self.repository.target(furthest.target), name)
-
-    def stored_at(self, target: Target, name: str) -> datetime | None:
-        """When the store got a WAL file, by its own clock."""
-        catalogue = self.stored.catalogue
-        assert catalogue is not None, "there is a window"
-        return target.backend.stat(catalogue.layout.wal(name)).modified_at
-
-
-def _last_number(window: Window, segment_bytes: int) -> int:
-    return window.end.segment_before(segment_bytes)
+            yield BackupFault(ident, here.why, damaged=True, manifest=f"{catalogue.layout.folder('manifests')}{ident}")
+    for backup in reversed(catalogue.backups):
+        standing = backup.standings[target]
+        if standing.state in _FAULTS:
+            elsewhere = next(iter(backup.good_on), "")
+            yield BackupFault(backup.summary.backup, standing.why, _FAULTS[standing.state], elsewhere)

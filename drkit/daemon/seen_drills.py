@@ -12,7 +12,7 @@ from drkit.core.errors import DrkitError
 from drkit.jobs.policy_facts import PolicyFacts
 from drkit.repository.reports import JSON_FILE, ReportHead, newest_first, read
 from drkit.repository.repository import Repository
-from policies.protection import DrillSeen
+from policies.sights import DrillSeen
 from storage_backends.errors import StorageError
 
 _LOOKED_AT = 50  # reports

@@ -18,18 +18,8 @@ from drkit.daemon.outbox import Outbox
 from drkit.daemon.seen import Seen
 from policies.alive import BellSeen, DaemonSeen, RunSeen, judge_bells, judge_daemon, judge_runs, latest_runs
 from policies.objectives import Promises
-from policies.protection import (
-    ClusterSeen,
-    ClusterVerdict,
-    Finding,
-    Level,
-    Protection,
-    ServerSeen,
-    TargetSeen,
-    judge_archiving,
-    judge_cluster,
-    worst_first,
-)
+from policies.protection import ClusterVerdict, Finding, Level, Protection, judge_archiving, judge_cluster, worst_first
+from policies.sights import ClusterSeen, ServerSeen, TargetSeen
 
 LIVE = ("daemon.", "schedule.", "archive.", "notify.", "wal.owed")
 """Kinds of findings that need no target: they start with one of these, or are of a run."""

@@ -113,7 +113,8 @@ class WalPath:
             self._gate.refused(call.peer, f"push to {place.cluster}")
             return Answer(Status.REFUSED, f"user {call.peer.uid} does not own the cluster {place.cluster}")
         with os.fdopen(os.dup(descriptor), "rb") as file:
-            return Answer(Status.OK, ",".join(self.archiver.push(place, name, file)))
+            hurried = self._ahead.hurries(place.cluster)
+            return Answer(Status.OK, ",".join(self.archiver.push(place, name, file, hurried=hurried)))
 
     def _owns(self, uid: int, system_identifier: int) -> bool:
         return self.clusters.owner_of(system_identifier).uid == uid

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from drkit.core.errors import Damage, DrkitError, Failed, Refused
+from drkit.core.spread import AT_ONCE, spread
 from drkit.core.units import format_time
 from drkit.engines.postgres.control import read_control
 from drkit.engines.postgres.session import STANDBY_WAITS, BackupSession
@@ -29,6 +30,7 @@ from drkit.jobs.backup_take import BackupOrder, Origin, Parts, Taking
 from drkit.jobs.backup_targets import Participants
 from drkit.jobs.backup_usage import Usage
 from drkit.jobs.means import Means
+from drkit.jobs.wal_rule import ack_rule
 from drkit.pipeline.usage import used_extents
 from drkit.repository.catalogue import Backup, Catalogue, Standing, State, load_manifest, read_catalogue
 from drkit.repository.layout import ClusterLayout, RunId
@@ -154,12 +156,12 @@ class _Run:
         backup = catalogue.backup(ident)
         if self._layout.manifest(backup.summary.run) in avoid:
             return None
-        sizes = self._order.sizes
+        ring, sizes = self._means.repository.ring, self._order.sizes
         for target in self._participants.targets:
             if target.name not in backup.good_on:
                 continue
             try:
-                manifest = load_manifest(self._means.repository.ring, target, self._layout, backup.summary.run)
+                manifest = load_manifest(ring, target, self._layout, backup.summary.run, self._order.spool)
             except (StorageError, DrkitError) as error:
                 self._means.log.warn("parent cannot be read", backup=ident, target=target.name, why=str(error))
                 continue
@@ -200,15 +202,16 @@ class _Run:
     def _commit(self, taken: Taken, parts: Parts, earlier: Earlier, timeline: Timeline, began: float) -> BackupResult:
         """Wait for the WAL, then create the manifest on every target whose closure is whole."""
         data_key = self._means.repository.data_key
-        epochs, references, useful = self._usage(taken, parts, earlier)
-        for file in self._await_wal(timeline, taken):
-            reference, epoch = self._wal_reference(file)
+        maps, epochs, references, useful = self._usage(taken, parts, earlier)
+        files = self._await_wal(timeline, taken)
+        at_once = AT_ONCE if any(target.far for target in self._participants.targets) else 1
+        for reference, epoch in spread(self._wal_reference, files, at_once):
             references.append(reference)
             epochs.add(epoch)
-        entries, maps = backup_record.entries(taken)
         epochs.add(data_key.epoch)
-        summary = backup_record.summary(taken, entries, references, useful, epochs, self._means.clock.now())
-        sealed = seal_manifest(data_key, self._layout, summary, backup_record.head(taken), references, maps, entries)
+        summary = backup_record.summary(taken, references, useful, epochs, self._means.clock.now())
+        head, entries = backup_record.head(taken), backup_record.entries(taken, maps)
+        sealed = seal_manifest(data_key, self._layout, summary, head, references, maps, entries, self._order.spool)
         commit = Commit(self._layout, summary, references, sealed, earlier.keys)
         standings = self._commit_everywhere(commit)
         result = BackupResult(
@@ -217,7 +220,7 @@ class _Run:
             sent_bytes=parts.sent_bytes,
             read_bytes=parts.read_bytes,
             again_bytes=parts.again_bytes,
-            adopted_files=sum(copy.adopted for copy in taken.copies),
+            adopted_files=taken.files.adopted_files,
             damaged=taken.damaged,
             seconds=self._means.clock.monotonic() - began,
         )
@@ -230,19 +233,21 @@ class _Run:
             )
         return result
 
-    def _usage(self, taken: Taken, parts: Parts, earlier: Earlier) -> tuple[set[int], list[Reference], int]:
-        """Key epochs, references to packs and maps, and the bytes of these that are useful."""
+    def _usage(
+        self, taken: Taken, parts: Parts, earlier: Earlier
+    ) -> tuple[list[bytes], set[int], list[Reference], int]:
+        """The maps used, in the order of their use; key epochs, references to packs and maps, and the bytes of these
+        that are useful."""
         usage = Usage(self._order.sizes.chunk)
-        placed = ((p.map_id, p.index) for copy in taken.copies for p in copy.extents(self._order.sizes.extent))
-        for map_id, extents in used_extents(placed).items():
-            table = parts.maps.get(map_id)
-            usage.use(map_id, earlier.load(map_id) if table is None else table, extents)
-        return usage.epochs, *usage.references(earlier.stored | dict(parts.stored))
+        for map_id, extents in used_extents(taken.files.placements()).items():
+            usage.use(map_id, parts.maps[map_id] if map_id in parts.maps else earlier.load(map_id), extents)
+        return list(usage.maps), usage.epochs, *usage.references(earlier.stored | dict(parts.stored))
 
     def _await_wal(self, timeline: Timeline, taken: Taken) -> list[str]:
         """The files that the closure needs: segments from start to stop, and the histories of the ancestry."""
         start, stop, session = taken.start, taken.stop, self._origin.session.session
-        archiver = ArchiverWatch(lambda: ask_archiver(session), self._participants.lasting, self._means.log)
+        lasting, log = self._participants.lasting, self._means.log
+        archiver = ArchiverWatch(lambda: ask_archiver(session), lasting, self._stranded, log)
         if self._origin.facts.in_recovery:
             self._means.log.warn("waiting for WAL that only the primary can archive", why=STANDBY_WAITS)
 
@@ -266,6 +271,14 @@ class _Run:
             watch=watch,
         )
         return names
+
+    def _stranded(self) -> dict[str, str]:
+        """The targets apart from the server and why each does not answer, where none of them does."""
+        repository, spool = self._means.repository, Spool(self._order.spool)
+        names = [*(target.name for target in repository.targets), *repository.absent]
+        rule = ack_rule(None, names, repository, spool, self._order.cluster, self._origin.folder)
+        silent = self._participants.silent()
+        return {name: silent[name] for name in sorted(rule.apart)} if rule.apart <= silent.keys() else {}
 
     def _wal_reference(self, file: str) -> tuple[Reference, int]:
         problems: list[str] = []

@@ -16,6 +16,9 @@ ATTEMPTS = 3
 """So often the archiver tries a file before it rests for a minute (NUM_ARCHIVE_RETRIES of src/backend/postmaster/
 pgarch.c)."""
 
+PATIENT_ATTEMPTS = 2 * ATTEMPTS
+"""It has rested and tried again: what would have passed by itself had a minute for it."""
+
 LASTING = (OutOfSpace, Denied)
 """Failures of a target that somebody has to mend: waiting alone does not help."""
 
@@ -37,16 +40,26 @@ def ask_archiver(session: Session) -> Archiving:
 
 
 class ArchiverWatch:
-    """Used by one thread. lasting: targets that this run lost for good -> why; empty where none was."""
+    """Used by one thread. lasting: targets that this run lost for good -> why; empty where none was.
 
-    def __init__(self, ask: Callable[[], Archiving], lasting: Mapping[str, str], log: Log) -> None:
-        self._ask, self._lasting, self._log = ask, lasting, log
+    stranded: while no target apart from the server answers, so that no WAL counts as archived, each of them -> why.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[], Archiving],
+        lasting: Mapping[str, str],
+        stranded: Callable[[], Mapping[str, str]],
+        log: Log,
+    ) -> None:
+        self._ask, self._lasting, self._stranded, self._log = ask, lasting, stranded, log
         self._begin: Archiving | None = None
         self._told = False
 
     def look(self) -> None:
         """Raises Failed when the archiver failed `ATTEMPTS` times since the first look, archived nothing in between,
-        and a target needs somebody to mend it; without such a reason it warns once, as the archiver tries again.
+        and a target needs somebody to mend it, or `PATIENT_ATTEMPTS` times and none apart from the server answers;
+        without such a reason it warns once, as the archiver tries again.
 
         A server that cannot be asked says nothing: the wait does not need it.
         """
@@ -64,14 +77,20 @@ class ArchiverWatch:
         since = f", the last time at {format_time(now.last_failed_at)}" if now.last_failed_at else ""
         what = f"the server could not archive {now.last_failed} in {attempts} attempts{since}"
         if self._lasting:
-            raise Failed(
-                f"the backup's WAL cannot arrive: {what}",
-                where=", ".join(f"target {name}" for name in self._lasting),
-                why="; ".join(self._lasting.values()),
-                cure="mend the target, or take it out of the configuration; the server's log shows what "
-                "archive_command said",
-            )
+            raise _hopeless(what, self._lasting)
+        stranded = self._stranded() if attempts >= PATIENT_ATTEMPTS else {}
+        if stranded:
+            raise _hopeless(f"{what}, and WAL on the server's own device alone does not count", stranded)
         if not self._told:
             self._told = True
             cure = "the server's log shows what archive_command said"
             self._log.warn("waiting for WAL that the server fails to archive", why=what, cure=cure)
+
+
+def _hopeless(what: str, targets: Mapping[str, str]) -> Failed:
+    return Failed(
+        f"the backup's WAL cannot arrive: {what}",
+        where=", ".join(f"target {name}" for name in targets),
+        why="; ".join(targets.values()),
+        cure="mend the target, or take it out of the configuration; the server's log shows what archive_command said",
+    )

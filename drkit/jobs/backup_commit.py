@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from drkit.core.cancel import CancelToken
 from drkit.core.errors import Failed
+from drkit.core.spread import AT_ONCE, spread
 from drkit.crypto.container import END_BYTES, Opener, Sealed, parse_open_section
 from drkit.crypto.keys import Ring
 from drkit.repository.catalogue import Standing, State, judge
@@ -29,7 +30,8 @@ def wal_reference(ring: Ring, target: Target, layout: ClusterLayout, file: str) 
     opened = target.read(key, 0, min(size, _OPEN_READ))
     header, value, _ = parse_open_section(opened, f"{target.where}: {key}")
     opener = Opener(ring, header, memoryview(opened)[: header.open_bytes], f"{target.where}: {key}")
-    opener.authenticate_end(target.read(key, max(0, size - END_BYTES)))
+    end = opened if len(opened) == size else target.read(key, max(0, size - END_BYTES))
+    opener.authenticate_end(end[-END_BYTES:])
     plain, identity = value["size"], bytes.fromhex(str(value["identity"]))
     assert isinstance(plain, int)
     kind = Kind.HISTORY if file.endswith(".history") else Kind.WAL
@@ -61,7 +63,7 @@ def await_files(
     while True:
         for target in targets:
             try:
-                waiting[target.name] = [f for f in waiting[target.name] if not _has(target, layout, f)]
+                waiting[target.name] = _missing(target, layout, waiting[target.name])
                 problems.pop(target.name, None)
             except StorageError as error:
                 problems[target.name] = str(error)
@@ -80,12 +82,16 @@ def await_files(
         token.check()
 
 
-def _has(target: Target, layout: ClusterLayout, file: str) -> bool:
-    try:
-        target.backend.stat(layout.archived(file))
-    except NotFound:
-        return False
-    return True
+def _missing(target: Target, layout: ClusterLayout, files: Sequence[str]) -> list[str]:
+    def has(file: str) -> bool:
+        try:
+            target.backend.stat(layout.archived(file))
+        except NotFound:
+            return False
+        return True
+
+    there = spread(has, files, AT_ONCE if target.far else 1)
+    return [file for file, found in zip(files, there, strict=True) if not found]
 
 
 def _never_came(waiting: Mapping[str, list[str]], problems: Mapping[str, str], timeout_s: float, stuck: str) -> Failed:
@@ -115,6 +121,7 @@ class Commit:
         decide(verdict, reason): creates the run's verdict on this target and returns the one that stands.
         """
         inventory = Inventory(target, self.layout, ring)
+        inventory.look("data", "epochs", references=self.references)
         lacking = inventory.lacking(self.references, self.summary)
         if lacking:
             why = f"{len(lacking)} objects are not there yet, the first {lacking[0]}"
@@ -125,7 +132,7 @@ class Commit:
         try:
             target.put(self.layout.manifest(self.summary.run), self.manifest)
         except AlreadyExists:
-            if target.read(self.layout.manifest(self.summary.run)) != self.manifest.joined():
+            if not self._is_ours(target):
                 raise
         hit = self._hit(Inventory(target, self.layout, ring))
         if hit:
@@ -133,7 +140,14 @@ class Commit:
             return Standing(State.WITHDRAWN, f"the tombstone of {hit} came in between")
         if decide(Verdict.GOOD, "its closure was whole") is Verdict.WITHDRAWN:
             return Standing(State.WITHDRAWN, "expiry took this backup for dead: was it stopped for long?")
-        return judge(ring, Inventory(target, self.layout, ring), self.summary, self.references)
+        inventory = Inventory(target, self.layout, ring)
+        inventory.look("tombstones", "data", "epochs", "manifests", "verdicts", references=self.references)
+        return judge(ring, inventory, self.summary, self.references)
+
+    def _is_ours(self, target: Target) -> bool:
+        """Whether the manifest there is this one, byte for byte."""
+        with target.backend.open(self.layout.manifest(self.summary.run)) as reader:
+            return all(reader.read(len(part)) == part for part in self.manifest.parts) and not reader.read(1)
 
     def _hit(self, inventory: Inventory) -> str:
         named = inventory.entombed(self.references, self.summary.run)

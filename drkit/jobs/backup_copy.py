@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,39 +18,32 @@ from drkit.core.flow import Channel, Group
 from drkit.core.progress import Tally
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.page import PageChecker, page_lsn
-from drkit.engines.postgres.walk import Entry as Found
+from drkit.jobs.backup_files import LATE, UNREAD, Files, Row
 from drkit.jobs.backup_journal import Journal
 from drkit.jobs.backup_parent import Earlier
 from drkit.pipeline.stager import Placed, Stager
 
 _BATCH_BYTES = 16 << 20
 _BATCH_FILES = 256
+_WINDOW_FILES = 8192  # some 4 MiB of rows; a worker that holds one up for long holds up the others
 _REREADS = 3
 
 
 @dataclass(slots=True)
 class FileCopy:
-    """A file of the backup and where its extents went; `placed` by extent number, filled by the workers.
+    """A file in flight. placed: by extent number, filled by the workers; left: extents still to be read.
 
-    What is placed before they begin is not read. unchanged: since the backup before · adopted: nothing of it is read
+    result: its row where it `ended`; None of a file that vanished.
     """
 
-    found: Found
-    placed: dict[int, Placed] = field(default_factory=dict)
-    unchanged: bool = False
-    adopted: bool = False
+    row: Row
+    path: str
+    source: str
+    placed: dict[int, Placed]
+    left: int
     vanished: bool = False
-    settled: bool = False
-
-    def read_anew(self) -> None:
-        """Trust nothing of the backup before."""
-        self.placed, self.unchanged, self.adopted = {}, False, False
-
-    def unread(self, extent_bytes: int) -> Iterator[tuple[int, int]]:
-        """Number and length in bytes of the extents that are not placed."""
-        for number in range(-(-self.found.size // extent_bytes)):
-            if number not in self.placed:
-                yield number, min(extent_bytes, self.found.size - number * extent_bytes)
+    ended: bool = False
+    result: Row | None = None
 
     def extents(self, extent_bytes: int) -> list[Placed]:
         """In order; what lies behind a short one was cut off while we read, and WAL replays it."""
@@ -72,6 +67,65 @@ class Piece:
     length: int
 
 
+def lengths(size: int, extent_bytes: int) -> Iterator[tuple[int, int]]:
+    """Number and length in bytes of the extents of a file."""
+    for number in range(-(-size // extent_bytes)):
+        yield number, min(extent_bytes, size - number * extent_bytes)
+
+
+class _Window:
+    """Brings files that end in any order into the order in which they came. Thread-safe.
+
+    Memory: the files behind the first one that has not ended; whoever adds files waits for `room` first.
+    """
+
+    def __init__(self, out: Files, token: CancelToken) -> None:
+        self._out, self._token = out, token
+        self._waiting: deque[FileCopy | Row] = deque()
+        self._changed = threading.Condition()
+        self._leave_token = token.on_cancel(self._wake)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._waiting) >= _WINDOW_FILES
+
+    def add(self, one: FileCopy | Row) -> None:
+        """A file in flight, or a row that is done."""
+        with self._changed:
+            self._waiting.append(one)
+            self._flush()
+
+    def ended(self, copy: FileCopy, result: Row | None) -> None:
+        with self._changed:
+            copy.ended, copy.result = True, result
+            self._flush()
+            self._changed.notify_all()
+
+    def _flush(self) -> None:
+        while self._waiting:
+            first = self._waiting[0]
+            if isinstance(first, FileCopy) and not first.ended:
+                return
+            row = first.result if isinstance(first, FileCopy) else first
+            if row is not None:
+                self._out.append(row)
+            self._waiting.popleft()
+
+    def wait(self) -> None:
+        """Until there is room. All that was added must be on its way. Raises Cancelled."""
+        with self._changed:
+            while self.is_full:
+                self._token.check()
+                self._changed.wait(self._token.remaining_s())
+
+    def close(self) -> None:
+        self._leave_token()
+
+
 @dataclass(frozen=True, slots=True)
 class PageRules:
     """How pages of this cluster are checked; `start_lsn`: pages at or past it are repaired by WAL replay."""
@@ -82,27 +136,17 @@ class PageRules:
     start_lsn: Lsn
 
 
-def pieces(copies: Sequence[FileCopy], extent_bytes: int) -> Iterator[list[Piece]]:
-    """Batches for the workers: an extent of a large file, or some small files together, in path order."""
-    batch: list[Piece] = []
-    size = 0
-    for copy in copies:
-        for number, length in copy.unread(extent_bytes):
-            if batch and (size + length > _BATCH_BYTES or len(batch) >= _BATCH_FILES):
-                yield batch
-                batch, size = [], 0
-            batch.append(Piece(copy, number, length))
-            size += length
-    if batch:
-        yield batch
-
-
 class Copier:
-    """Places pieces with `workers` threads, one stager each; `suspects` collects pages whose checksum is wrong."""
+    """Places files with `workers` threads, one stager each; `suspects` collects pages whose checksum is wrong.
+
+    root: the data folder · room: of the rows that `run` makes · vanished: files that were gone when they were read
+    """
 
     def __init__(
         self,
         *,
+        root: Path,
+        room: Path,
         workers: int,
         stager: Callable[[], Stager],
         earlier: Earlier,
@@ -112,86 +156,140 @@ class Copier:
         pace: Callable[[int], None],
         journal: Journal,
     ) -> None:
+        self._root, self._room = os.fspath(root), room
         self._workers, self._stager, self._earlier = workers, stager, earlier
         self._journal = journal
         self._extent_bytes, self._pages, self._tally, self._pace = extent_bytes, pages, tally, pace
         self.suspects: list[tuple[str, int, Lsn]] = []
+        self._unsound: set[str] = set()
         self.read_bytes = 0
+        self.vanished = 0
         self._lock = threading.Lock()
 
-    def run(self, group: Group, copies: Sequence[FileCopy]) -> None:
-        """Read and place all extents of `copies`; when it returns, all packs and maps were handed on."""
+    def run(self, group: Group, rows: Iterable[Row]) -> Files:
+        """The same rows with all that was UNREAD read and placed; all packs and maps were handed on."""
+        out = Files(self._room)
         work: Channel[list[Piece]] = Channel(self._workers, group.token, name="files")
         inner = Group(group.token, name="read")
+        window = _Window(out, inner.token)
         with inner:
             for number in range(self._workers):
-                inner.start(str(number), self._work, work)
-            for batch in pieces(copies, self._extent_bytes):
+                inner.start(str(number), self._work, work, window)
+            for batch in self._batches(rows, window):
                 work.put(batch)
             work.close()
+        window.close()
+        return out
 
-    def one(self, copy: FileCopy, data: bytes) -> None:
+    def _batches(self, rows: Iterable[Row], window: _Window) -> Iterator[list[Piece]]:
+        """For the workers: an extent of a large file, or some small files together, in path order."""
+        batch: list[Piece] = []
+        size = 0
+        for row in rows:
+            if window.is_full:
+                if batch:
+                    yield batch
+                    batch, size = [], 0
+                window.wait()
+            if not row.state & UNREAD or row.state & LATE:
+                window.add(row)
+                continue
+            copy = self._begin(row)
+            unread = [one for one in lengths(row.size, self._extent_bytes) if one[0] not in copy.placed]
+            if not unread:
+                window.add(row.done(copy.extents(self._extent_bytes)))
+                continue
+            copy.left = len(unread)
+            window.add(copy)
+            for number, length in unread:
+                if batch and (size + length > _BATCH_BYTES or len(batch) >= _BATCH_FILES):
+                    yield batch
+                    batch, size = [], 0
+                batch.append(Piece(copy, number, length))
+                size += length
+        if batch:
+            yield batch
+
+    def _begin(self, row: Row) -> FileCopy:
+        placed = self._earlier.adopted(row)
+        path = os.fsdecode(row.path)
+        return FileCopy(row, path, f"{self._root}/{path}", placed, 0)
+
+    def one(self, row: Row, data: bytes) -> Row:
         """Place a file that the caller has read, whole and anew, and hand it on."""
         stager = self._stager()
-        copy.placed = {0: stager.place(data, None)}
+        placed = stager.place(data, None)
         stager.finish()
+        return row.done([placed])
 
     def forget_earlier(self) -> None:
         """From now on store everything anew."""
         self._earlier = Earlier([])
 
     def _place(self, stager: Stager, piece: Piece, data: memoryview) -> None:
-        copy = piece.copy
-        placed = stager.place(data, self._earlier.before(copy.found.path, piece.number))
+        placed = stager.place(data, self._earlier.before(piece.copy.row.known, piece.number))
         with self._lock:
-            copy.placed[piece.number] = placed
+            piece.copy.placed[piece.number] = placed
             self.read_bytes += len(data)
-            sound = all(path != copy.found.path for path, _, _ in self.suspects)
-            whole = sound and sum(p.length for p in copy.placed.values()) == copy.found.size
-        if whole:
-            self._journal.file(copy.found, copy.settled, copy.extents(self._extent_bytes))
 
-    def _work(self, work: Channel[list[Piece]]) -> None:
+    def _work(self, work: Channel[list[Piece]], window: _Window) -> None:
         stager = self._stager()
         checker = PageChecker(self._pages.page_bytes) if self._pages.enabled else None
         slab = np.empty(self._extent_bytes, dtype=np.uint8).data
         for batch in work:
             for piece in batch:
                 self._one(stager, checker, piece, slab)
+                self._ended(piece.copy, window)
         stager.finish()
+
+    def _ended(self, copy: FileCopy, window: _Window) -> None:
+        """Count one extent; after the last one the file is done."""
+        with self._lock:
+            copy.left -= 1
+            if copy.left:
+                return
+            sound = copy.path not in self._unsound
+            self.vanished += copy.vanished
+        if copy.vanished:
+            window.ended(copy, None)
+            return
+        row = copy.row.done(copy.extents(self._extent_bytes))
+        if sound and row.kept == row.size:
+            self._journal.file(row)
+        window.ended(copy, row)
 
     def _one(self, stager: Stager, checker: PageChecker | None, piece: Piece, slab: memoryview) -> None:
         """Read one extent into the slab, which no one uses any more when it was placed."""
-        copy, found = piece.copy, piece.copy.found
+        copy = piece.copy
         self._pace(piece.length)
         offset = piece.number * self._extent_bytes
         try:
-            descriptor = os.open(found.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(copy.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             copy.vanished = True
             return
         except OSError as error:
-            raise _unreadable(found, error) from error
+            raise _unreadable(copy, error) from error
         try:
-            data = _read(descriptor, slab[: piece.length], offset, found)
-            if checker is not None and found.has_checksums and data:
-                self._check(checker, descriptor, found, data, offset)
+            data = _read(descriptor, slab[: piece.length], offset, copy)
+            if checker is not None and copy.row.segment >= 0 and data:
+                self._check(checker, descriptor, copy, data, offset)
         finally:
             os.close(descriptor)
         if data:
             self._place(stager, piece, data)
         self._tally.add(piece.length)
 
-    def _check(self, checker: PageChecker, descriptor: int, found: Found, data: memoryview, offset: int) -> None:
+    def _check(self, checker: PageChecker, descriptor: int, copy: FileCopy, data: memoryview, offset: int) -> None:
         size = self._pages.page_bytes
         whole = len(data) - len(data) % size
-        first = found.segment * self._pages.segment_pages + offset // size
+        first = copy.row.segment * self._pages.segment_pages + offset // size
         bad = checker.bad_blocks(data[:whole], first)
         for block in bad:
-            at = (block - found.segment * self._pages.segment_pages) * size
-            self._judge(checker, descriptor, found, at, block, bytes(data[at - offset : at - offset + size]))
+            at = (block - copy.row.segment * self._pages.segment_pages) * size
+            self._judge(checker, descriptor, copy, at, block, bytes(data[at - offset : at - offset + size]))
 
-    def _judge(self, checker: PageChecker, descriptor: int, found: Found, at: int, block: int, page: bytes) -> None:
+    def _judge(self, checker: PageChecker, descriptor: int, copy: FileCopy, at: int, block: int, page: bytes) -> None:
         """A torn read or a page being written is no damage: read it again before its LSN is believed."""
         for _ in range(_REREADS):
             again = os.pread(descriptor, len(page), at)
@@ -201,7 +299,8 @@ class Copier:
                 break
             page = again
         with self._lock:
-            self.suspects.append((found.path, block, page_lsn(page)))
+            self.suspects.append((copy.path, block, page_lsn(page)))
+            self._unsound.add(copy.path)
 
     def damaged(self, stop_lsn: Lsn) -> list[tuple[str, int]]:
         """(path, block) of damaged pages, sorted; WAL from start to stop rewrites those whose LSN lies in between."""
@@ -209,7 +308,7 @@ class Copier:
         return sorted((path, block) for path, block, lsn in self.suspects if not rules.start_lsn <= lsn <= stop_lsn)
 
 
-def _read(descriptor: int, slab: memoryview, offset: int, found: Found) -> memoryview:
+def _read(descriptor: int, slab: memoryview, offset: int, copy: FileCopy) -> memoryview:
     """Fill the slab; what was read is less where the file has shrunk since it was listed."""
     filled = 0
     try:
@@ -219,17 +318,17 @@ def _read(descriptor: int, slab: memoryview, offset: int, found: Found) -> memor
                 break
             filled += got
     except OSError as error:
-        raise _unreadable(found, error) from error
+        raise _unreadable(copy, error) from error
     return slab[:filled]
 
 
 UNREADABLE = "run drkit as the owner of the data folder; on an I/O error look at the disk first"
 
 
-def _unreadable(found: Found, error: OSError) -> Failed:
+def _unreadable(copy: FileCopy, error: OSError) -> Failed:
     return Failed(
         "a file of the database cannot be read",
-        where=found.source,
+        where=copy.source,
         why=error.strerror or str(error),
         cure=UNREADABLE,
     )

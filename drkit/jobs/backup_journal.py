@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 
 from drkit.core.errors import UsageError
-from drkit.engines.postgres.walk import Entry as Found
+from drkit.core.scratch import Rows, in_order
+from drkit.jobs.backup_files import SETTLED, Extents, Row
 from drkit.jobs.backup_parent import Known, KnownFile
 from drkit.jobs.backup_usage import Stored
-from drkit.pipeline.stager import Placed
 from drkit.repository.inventory import Inventory
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 from drkit.repository.manifest import Source
@@ -46,11 +47,12 @@ class Journal:
         value = {"kind": kind, "id": object_id.hex(), "size": facts.size_bytes, "digest": facts.digest.hex()}
         self._line(value | {"uses": [pack.hex() for pack in uses]})
 
-    def file(self, found: Found, settled: bool, placed: Iterable[Placed]) -> None:
+    def file(self, row: Row) -> None:
         """A file all of whose extents are placed."""
-        facts = (found.size, found.mtime_ns, found.ctime_ns, found.inode, found.device)
-        extents = [[p.map_id.hex(), p.index] for p in placed]
-        self._line({"path": found.path, "facts": facts, "settled": settled, "extents": extents})
+        facts = (row.size, row.mtime, row.ctime, row.inode, row.device)
+        extents = [[map_id.hex(), index] for map_id, index in row.extents]
+        settled = bool(row.state & SETTLED)
+        self._line({"path": os.fsdecode(row.path), "facts": facts, "settled": settled, "extents": extents})
 
     def done(self) -> None:
         """The backup is committed, or nothing of it may be reused."""
@@ -68,30 +70,40 @@ class Journal:
                 self._full = True  # the state folder is full: the backup goes on without a journal
 
 
+_Line = tuple[bytes, int, tuple[int, int, int, int, int], bool, Extents]  # path, number, facts, settled, extents
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of a journal, as `Known` has them; those all of whose maps are in `whole`, where it is given."""
+
+    lines: Rows[_Line]
+    room: Path
+    whole: frozenset[bytes] | None = None
+
+    def __iter__(self) -> Iterator[tuple[bytes, KnownFile]]:
+        for path, _, facts, settled, extents in in_order(self.lines, self.room):
+            if self.whole is None or all(map_id in self.whole for map_id, _ in extents):
+                yield path, KnownFile(facts, settled, extents)
+
+
 @dataclass(frozen=True, slots=True)
 class Unfinished:
     """What a killed run left. uses: for each of its maps the packs that it points into."""
 
     known: Known
+    files: _Files
     uses: Mapping[bytes, tuple[bytes, ...]]
 
 
 def read_journal(path: Path) -> Unfinished | None:
     """What the journal of a killed run says; None where there is none, or it does not even begin."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError:
-        return None
     run: RunId | None = None
     source: Source | None = None
-    files: dict[bytes, KnownFile] = {}
+    lines: Rows[_Line] = Rows(path.parent)
     stored: dict[tuple[int, bytes], Stored] = {}
     uses: dict[bytes, tuple[bytes, ...]] = {}
-    for line in lines:
-        check, _, text = line.partition(b" ")
-        if check != b"%08x" % google_crc32c.value(text) or not text:
-            break
-        value = json.loads(text)
+    for value in _values(path):
         if "run" in value:
             try:
                 run, source = RunId.parse(value["run"]), Source(**value["source"])
@@ -104,10 +116,24 @@ def read_journal(path: Path) -> Unfinished | None:
                 uses[name] = tuple(bytes.fromhex(pack) for pack in value["uses"])
         else:
             extents = tuple((bytes.fromhex(map_id), index) for map_id, index in value["extents"])
-            files[os.fsencode(value["path"])] = KnownFile(tuple(value["facts"]), value["settled"], extents)
+            lines.append((os.fsencode(value["path"]), len(lines), tuple(value["facts"]), value["settled"], extents))
     if run is None or source is None:
         return None
-    return Unfinished(Known(run, source, files, stored), uses)
+    files = _Files(lines, path.parent)
+    return Unfinished(Known(run, source, files, stored), files, uses)
+
+
+def _values(path: Path) -> Iterator[dict[str, Any]]:
+    """What the lines say, to the first one that is not whole."""
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                check, _, text = line.rstrip(b"\n").partition(b" ")
+                if check != b"%08x" % google_crc32c.value(text) or not text:
+                    return
+                yield json.loads(text)
+    except OSError:
+        return
 
 
 def still_there(
@@ -129,6 +155,7 @@ def still_there(
         sizes = {sizes.get(layout.data(kind, name)) for sizes in listed}
         return facts is not None and sizes == {facts.size_bytes}
 
-    whole = {n for n, uses in left.uses.items() if held(Kind.MAP, n) and all(held(Kind.PACK, pack) for pack in uses)}
-    files = {path: f for path, f in known.files.items() if all(map_id in whole for map_id, _ in f.extents)}
-    return Known(known.run, known.source, files, known.stored)
+    whole = frozenset(
+        n for n, uses in left.uses.items() if held(Kind.MAP, n) and all(held(Kind.PACK, pack) for pack in uses)
+    )
+    return Known(known.run, known.source, replace(left.files, whole=whole), known.stored)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from drkit.core.errors import Damage
 from drkit.crypto.keys import Ring
-from drkit.engines.postgres.walk import Entry as Found
 from drkit.jobs.backup_compact import NOTHING, Again
+from drkit.jobs.backup_files import UNCHANGED, Extents, Row
 from drkit.jobs.backup_usage import Stored
 from drkit.pipeline.adopting import Before
 from drkit.pipeline.digests import Fingerprints
@@ -34,37 +33,44 @@ class KnownFile:
 
     facts: tuple[int, int, int, int, int]
     settled: bool
-    extents: tuple[tuple[bytes, int], ...]
+    extents: Extents
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What one run, finished or killed, left that may be adopted: its files, and size and digest of its objects.
 
+    files: (path, file) sorted by path; of several with one path the last one counts.
     damaged: (path, block) of the pages that it found damaged; adopting such a file adopts the finding.
     """
 
     run: RunId
     source: Source
-    files: Mapping[bytes, KnownFile]
+    files: Iterable[tuple[bytes, KnownFile]]
     stored: Mapping[tuple[int, bytes], Stored]
     damaged: Sequence[tuple[str, int]] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _FilesOf:
+    """The files of a manifest."""
+
+    manifest: Manifest
+
+    def __iter__(self) -> Iterator[tuple[bytes, KnownFile]]:
+        maps = self.manifest.maps
+        for entry in self.manifest.entries:
+            if entry.type == FILE:
+                facts = (entry.size, entry.mtime, entry.ctime, entry.inode, entry.device)
+                extents = tuple((maps[index], extent) for index, extent in entry.extents)
+                yield entry.path, KnownFile(facts, entry.settled, extents)
+
+
 def known_of(manifest: Manifest) -> Known:
     """A finished backup as something to build on."""
-    files = {
-        entry.path: KnownFile(
-            (entry.size, entry.mtime, entry.ctime, entry.inode, entry.device),
-            entry.settled,
-            tuple((manifest.maps[index], extent) for index, extent in entry.extents),
-        )
-        for entry in manifest.entries
-        if entry.type == FILE
-    }
     kinds = (Kind.PACK, Kind.MAP)
     stored = {(r.kind, r.name): Stored(r.size, r.digest) for r in manifest.references if r.kind in kinds}
-    return Known(manifest.summary.run, manifest.head.source, files, stored, manifest.head.damaged)
+    return Known(manifest.summary.run, manifest.head.source, _FilesOf(manifest), stored, manifest.head.damaged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,8 @@ class Parent:
         self._maps: OrderedDict[bytes, _Loaded] = OrderedDict()
         self._held_bytes = 0
         self._lock = threading.Lock()
+        self._files = iter(known.files)
+        self._ahead = next(self._files, None)
         self.lost: dict[str, str] = {}
         """Maps that were wanted and are damaged or not there: key -> why."""
 
@@ -111,36 +119,42 @@ class Parent:
         """The key whose tombstone stands for this run."""
         return self._layout.manifest(self.known.run)
 
-    def unchanged(self, found: Found, source: Source) -> KnownFile | None:
-        """The earlier file where this one may be skipped unread.
+    def find(self, path: bytes) -> KnownFile | None:
+        """What is known of a file. Paths must be asked for in their order, by one thread."""
+        found = None
+        while self._ahead is not None and self._ahead[0] <= path:
+            found = self._ahead[1] if self._ahead[0] == path else None
+            self._ahead = next(self._files, None)
+        return found
+
+    def is_unchanged(self, before: KnownFile, row: Row, source: Source) -> bool:
+        """Whether a file may be skipped unread.
 
         Same machine, folder and filesystem; size, times and inode equal to the stat before the earlier read, and
         older than it by two seconds, so that no write can hide behind the clock's grain.
         """
-        before = self.known.files.get(os.fsencode(found.path))
-        if before is None or not before.settled or self.known.source != source:
-            return None
-        now = (found.size, found.mtime_ns, found.ctime_ns, found.inode, found.device)
-        if before.facts != now or any(self._unfit(map_id) for map_id, _ in before.extents):
-            return None
-        return before
+        now = (row.size, row.mtime, row.ctime, row.inode, row.device)
+        return before.settled and self.known.source == source and before.facts == now and self.is_fit(before.extents)
 
-    def adopt(self, file: KnownFile) -> list[Placed | None]:
-        """The extents of an earlier file, as if they had been placed now; None for those to be read again."""
+    def is_fit(self, extents: Extents) -> bool:
+        """Whether all maps of these are there and may be relied on."""
+        return not any(self._unfit(map_id) for map_id, _ in extents)
+
+    def adopt(self, extents: Extents) -> list[Placed | None]:
+        """Extents of an earlier file, as if they had been placed now; None for those to be read again."""
         placed: list[Placed | None] = []
-        for map_id, index in file.extents:
+        for map_id, index in extents:
             loaded = self._load(map_id)
             row = loaded.map.extent(index)
             renew = map_id in self._again.maps or (len(loaded.touching) and loaded.touching[index])
             placed.append(None if renew else Placed(map_id, index, row.digest, row.crc, row.length, 0))
         return placed
 
-    def before(self, path: str, number: int) -> Before | None:
-        """What is known of one extent; None where nothing may be adopted."""
-        file = self.known.files.get(os.fsencode(path))
-        if file is None or number >= len(file.extents) or self._unfit(file.extents[number][0]):
+    def before(self, extents: Extents, number: int) -> Before | None:
+        """What is known of one extent of a file; None where nothing may be adopted."""
+        if number >= len(extents) or self._unfit(extents[number][0]):
             return None
-        map_id, index = file.extents[number]
+        map_id, index = extents[number]
         loaded = self._load(map_id)
         marks = loaded.marks[index] if loaded.marks is not None else None
         return Before(loaded.map, map_id, index, marks, loaded.thin, map_id in self._again.maps)
@@ -202,17 +216,29 @@ class Earlier:
     def __init__(self, parents: list[Parent]) -> None:
         self.parents = parents
 
-    def unchanged(self, found: Found, source: Source) -> list[Placed | None] | None:
-        """Where the extents of a file lie that may be skipped unread, None for one to be read; None: read it all."""
-        for parent in self.parents:
-            file = parent.unchanged(found, source)
-            if file is not None:
-                return parent.adopt(file)
-        return None
+    def look(self, row: Row, source: Source) -> tuple[Row, Sequence[Placed | None]]:
+        """A file with what is known of it, and where its extents lie that may be skipped unread, None for one to be
+        read; nothing of a file to be read whole. Rows must be looked at in their order, by one thread.
+        """
+        files = [parent.find(row.path) for parent in self.parents]
+        known = tuple(file.extents if file else () for file in files)
+        for base, (parent, file) in enumerate(zip(self.parents, files, strict=True)):
+            if file is not None and parent.is_unchanged(file, row, source):
+                state = row.state | UNCHANGED
+                return row._replace(state=state, known=known, base=base), parent.adopt(file.extents)
+        return row._replace(known=known), ()
 
-    def before(self, path: str, number: int) -> Before | None:
-        for parent in self.parents:
-            found = parent.before(path, number)
+    def adopted(self, row: Row) -> dict[int, Placed]:
+        """What `look` said of a row, by extent number; nothing where a map was lost since."""
+        if row.base < 0 or not self.parents[row.base].is_fit(row.known[row.base]):
+            return {}
+        placed = self.parents[row.base].adopt(row.known[row.base])
+        return {number: one for number, one in enumerate(placed) if one is not None}
+
+    def before(self, known: Sequence[Extents], number: int) -> Before | None:
+        """known: of a row."""
+        for parent, extents in zip(self.parents, known, strict=False):
+            found = parent.before(extents, number)
             if found is not None:
                 return found
         return None

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from drkit.core.errors import Failed
 from drkit.engines.postgres.control import ControlFile
 from drkit.engines.postgres.session import BackupStart, BackupStop, ServerFacts
 from drkit.engines.postgres.wal import name_at, name_before
-from drkit.engines.postgres.walk import Entry as Found
-from drkit.engines.postgres.walk import EntryKind
-from drkit.jobs.backup_copy import FileCopy
+from drkit.jobs.backup_files import SETTLED as STATE_SETTLED
+from drkit.jobs.backup_files import Files, Row
 from drkit.pipeline.adopting import Sizes
-from drkit.pipeline.digests import file_digest
 from drkit.repository.layout import Kind, RunId
 from drkit.repository.manifest import (
     FILE,
@@ -32,7 +31,7 @@ from drkit.repository.manifest import (
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Everything known once the database's part is over. damaged: (path, block)."""
+    """Everything known once the database's part is over. damaged: (path, block); wal_link: where pg_wal leads to."""
 
     run: RunId
     cluster: str
@@ -45,53 +44,49 @@ class Taken:
     started_at: datetime
     start: BackupStart
     stop: BackupStop
-    found: Sequence[Found]
-    copies: Sequence[FileCopy]
+    files: Files
+    tablespaces: Sequence[Tablespace]
+    wal_link: str | None
+    vanished: int
     damaged: Sequence[tuple[str, int]]
     parent: str | None
     new_bytes: int
 
 
-def entries(taken: Taken) -> tuple[list[Entry], list[bytes]]:
-    """Files and folders in manifest order, and the ids of the maps that they point into, in index order."""
-    by_path = {copy.found.path: copy for copy in taken.copies if not copy.vanished}
-    index: dict[bytes, int] = {}
-    result = []
-    for item in taken.found:
-        if item.kind in (EntryKind.FOLDER, EntryKind.TABLESPACE):
-            path = os.fsencode(item.path)
-            result.append(Entry(FOLDER, 0, item.mode, 0, item.mtime_ns, 0, 0, 0, NOTHING, 0, path, ()))
-        elif item.kind is EntryKind.FILE and item.path in by_path:
-            result.append(_file(by_path[item.path], taken.sizes.extent, index))
-    result.sort(key=lambda e: e.path + b"/" if e.type == FOLDER else e.path)
-    return result, list(index)
+def entries(taken: Taken, maps: Sequence[bytes]) -> Iterator[Entry]:
+    """Files and folders in manifest order. maps: ids of those that they point into, in index order."""
+    index = {map_id: number for number, map_id in enumerate(maps)}
+    before = b""
+    for row in taken.files:
+        key = row.path + b"/" if row.type == FOLDER else row.path
+        if key <= before:
+            raise Failed("the files of the backup came out of order", where=os.fsdecode(row.path))
+        before = key
+        if row.type == FOLDER:
+            yield Entry(FOLDER, 0, row.mode, 0, row.mtime, 0, 0, 0, NOTHING, 0, row.path, ())
+        else:
+            yield _file(row, index)
 
 
-def _file(copy: FileCopy, extent_bytes: int, index: dict[bytes, int]) -> Entry:
-    found, placed = copy.found, copy.extents(extent_bytes)
-    digest, crc = file_digest((p.digest, p.crc, p.length) for p in placed)
-    extents = tuple((index.setdefault(p.map_id, len(index)), p.index) for p in placed)
-    size = sum(p.length for p in placed)
+def _file(row: Row, index: Mapping[bytes, int]) -> Entry:
     return Entry(
         type=FILE,
-        flags=SETTLED if copy.settled and size == found.size else 0,
-        mode=found.mode,
-        size=size,
-        mtime=found.mtime_ns,
-        ctime=found.ctime_ns,
-        inode=found.inode,
-        device=found.device,
-        digest=digest,
-        crc=crc,
-        path=os.fsencode(found.path),
-        extents=extents,
+        flags=SETTLED if row.state & STATE_SETTLED and row.kept == row.size else 0,
+        mode=row.mode,
+        size=row.kept,
+        mtime=row.mtime,
+        ctime=row.ctime,
+        inode=row.inode,
+        device=row.device,
+        digest=row.digest,
+        crc=row.crc,
+        path=row.path,
+        extents=tuple((index[map_id], extent) for map_id, extent in row.extents),
     )
 
 
 def head(taken: Taken) -> Head:
     control = taken.control
-    spaces = (f for f in taken.found if f.kind is EntryKind.TABLESPACE)
-    folders = (f for f in taken.found if f.kind is EntryKind.FOLDER and f.path == "pg_wal")
     return Head(
         label=taken.label,
         backup_label=taken.stop.label,
@@ -110,25 +105,23 @@ def head(taken: Taken) -> Head:
             "max_prepared_transactions": control.max_prepared_transactions,
             "max_locks_per_transaction": control.max_locks_per_transaction,
         },
-        tablespaces=tuple(Tablespace(f.oid, f.location or "", f.location is None) for f in spaces),
-        wal_link=next((f.location for f in folders), None),
+        tablespaces=tuple(taken.tablespaces),
+        wal_link=taken.wal_link,
         source=taken.source,
         damaged=tuple(taken.damaged),
-        vanished=sum(copy.vanished for copy in taken.copies),
+        vanished=taken.vanished,
         writer=taken.writer,
     )
 
 
 def summary(
     taken: Taken,
-    listed: Iterable[Entry],
     references: Iterable[Reference],
     useful_bytes: int,
     epochs: Iterable[int],
     now: datetime,
 ) -> Summary:
     segment, start, stop = taken.facts.wal_segment_size, taken.start, taken.stop
-    listed = list(listed)
     return Summary(
         backup=str(taken.run),
         cluster=taken.cluster,
@@ -144,11 +137,11 @@ def summary(
         parent=taken.parent,
         engine="postgres",
         engine_version=taken.facts.version_num,
-        size_bytes=sum(e.size for e in listed),
+        size_bytes=taken.files.size_bytes,
         stored_bytes=sum(r.size for r in references if r.kind in (Kind.PACK, Kind.MAP)),
         useful_bytes=useful_bytes,
         new_bytes=taken.new_bytes,
-        files=sum(e.type == FILE for e in listed),
+        files=taken.files.files,
         page_errors=len(taken.damaged),
         epochs=sorted(set(epochs)),
     )

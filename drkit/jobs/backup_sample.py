@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from drkit.core.errors import DrkitError
-from drkit.jobs.backup_copy import FileCopy
+from drkit.jobs.backup_files import ADOPTED, Files
 from drkit.jobs.means import Means
-from drkit.pipeline.stager import Placed
 from drkit.repository.content import ContentReader
 from drkit.repository.layout import ClusterLayout
 from drkit.repository.sources import Sources
@@ -18,15 +17,22 @@ SAMPLE_EXTENTS = 4
 _CACHE_BYTES = 16 << 20
 
 
-def sample(copies: Iterable[FileCopy], means: Means, count: int = SAMPLE_EXTENTS) -> list[Placed]:
-    """Some adopted extents, drawn at random."""
-    adopted = [placed for copy in copies if copy.adopted for placed in copy.placed.values()]
-    drawn = (int.from_bytes(means.entropy(8), "big") % len(adopted) for _ in range(count if adopted else 0))
-    return [adopted[at] for at in sorted(set(drawn))]
+def sample(files: Files, means: Means, count: int = SAMPLE_EXTENTS) -> list[tuple[bytes, int]]:
+    """(map id, extent) of some adopted extents, drawn at random."""
+    among = files.adopted_extents
+    drawn = {int.from_bytes(means.entropy(8), "big") % among for _ in range(count if among else 0)}
+    if not drawn:
+        return []
+    adopted = (extent for row in files if row.state & ADOPTED for extent in row.extents)
+    return [extent for number, extent in enumerate(adopted) if number in drawn]
 
 
 def spoiled(
-    placed: Sequence[Placed], targets: Iterable[Target], layout: ClusterLayout, chunk_bytes: int, means: Means
+    placed: Sequence[tuple[bytes, int]],
+    targets: Iterable[Target],
+    layout: ClusterLayout,
+    chunk_bytes: int,
+    means: Means,
 ) -> dict[str, str]:
     """Rebuild the sample from each target alone; returns what is wrong, by target. Empty: it is all sound.
 
@@ -46,7 +52,7 @@ def spoiled(
         try:
             for one in placed:
                 means.token.check()
-                reader.read([(one.map_id, one.index)])
+                reader.read([one])
         except (DrkitError, StorageError) as error:
             means.token.check()
             wrong[target.name] = str(error)

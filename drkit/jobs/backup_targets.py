@@ -8,7 +8,7 @@ from drkit.core.errors import DrkitError, Failed
 from drkit.jobs.backup_archiver import LASTING
 from drkit.jobs.means import Means
 from drkit.repository.inventory import Inventory
-from drkit.repository.layout import ClusterLayout, RunId
+from drkit.repository.layout import DESCRIPTOR, ClusterLayout, RunId
 from drkit.repository.leases import Lease, LeaseTerms, tombstones
 from drkit.repository.target import Target
 from storage_backends.errors import StorageError
@@ -69,6 +69,16 @@ class Participants:
             except (StorageError, DrkitError) as error:
                 self.drop(target.name, error)
         self.check()
+        return found
+
+    def silent(self) -> dict[str, str]:
+        """Configured targets that are out, or do not answer just now, and why; these stay in the run."""
+        found = dict(self.out)
+        for target in self.targets:
+            try:
+                target.backend.stat(DESCRIPTOR)
+            except StorageError as error:
+                found[target.name] = str(error)
         return found
 
     def inventories(self) -> list[Inventory]:

@@ -5,21 +5,16 @@ An unreachable target or server is a fact among others. What was not measured is
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from drkit.core.errors import DrkitError, Unreachable
-from drkit.engines.postgres.control import CONTROL_PATH, read_control
+from drkit.core.errors import DrkitError
 from drkit.engines.postgres.lsn import Lsn
-from drkit.engines.postgres.records import RecordKind, Transaction, find
-from drkit.engines.postgres.session import Session
-from drkit.engines.postgres.stream import WalStream
-from drkit.engines.postgres.wal import LONG_HEADER_BYTES, SegmentError, check_segment
-from drkit.jobs.check_places import devices_of, server_folders
+from drkit.engines.postgres.wal import LONG_HEADER_BYTES
 from drkit.jobs.means import Means
+from drkit.jobs.policy_server import Server, oldest_unarchived
 from drkit.jobs.rates import Rates
 from drkit.jobs.windows import Window as WalWindow
 from drkit.jobs.windows import read_windows
@@ -63,96 +58,6 @@ class PolicyOrder:
     promises: Promises
     terms: Terms
     rates: Rates
-
-
-# --- the server ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """The primary as seen from here. reachable None: what answered says nothing of a primary; why: then, or if False.
-
-    position: the end of its WAL when it was asked · folder: its data folder, None where that is not on this host
-    devices: of data folder, pg_wal and tablespaces
-    """
-
-    reachable: bool | None
-    why: str = ""
-    system_identifier: int | None = None
-    timeline: int | None = None
-    position: Lsn | None = None
-    archive_timeout: timedelta | None = None
-    folder: Path | None = None
-    devices: frozenset[str] = frozenset()
-
-
-def ask_server(order: PolicyOrder, sleep: Callable[[float], None]) -> Server:
-    """Never raises for what a server or a folder may be like: that is the answer."""
-    found = _ask(order.connection)
-    folder = order.data_dir or found.folder
-    try:
-        if folder is None or not (folder / CONTROL_PATH).exists():
-            return replace(found, folder=None)
-        _, control = read_control(folder, sleep)
-    except (DrkitError, OSError):
-        return replace(found, folder=None)
-    if found.system_identifier is None:
-        found = replace(found, system_identifier=control.system_identifier)
-    if found.system_identifier != control.system_identifier:
-        return replace(found, folder=None)
-    return replace(found, folder=folder, devices=devices_of(server_folders(folder)))
-
-
-def _ask(connection: str) -> Server:
-    try:
-        with Session.open(connection, "drkit policy") as session:
-            facts = session.facts()
-            position = session.position()
-            rows = session.rows("select setting::int from pg_settings where name = 'archive_timeout'")
-    except Unreachable as error:
-        return Server(False, str(error))
-    except DrkitError as error:
-        return Server(None, str(error))
-    timeout = timedelta(seconds=rows[0][0]) if rows else None
-    standby = facts.in_recovery
-    return Server(
-        None if standby else True,
-        "the connection leads to a standby, which replays every DROP" if standby else "",
-        facts.system_identifier,
-        None if standby else facts.timeline,
-        None if standby else position,
-        timeout,
-        facts.data_directory,
-    )
-
-
-def oldest_unarchived(folder: Path, window: WalWindow, segment_bytes: int) -> datetime | None:
-    """The time of the first transaction in pg_wal that ends behind a window; None: there is none.
-
-    Raises OSError or DrkitError where that WAL cannot be read. Memory: two segments.
-    """
-    stream, number = WalStream(), window.end.segment(segment_bytes)
-    for at in range(max(0, number - 1), sys.maxsize):
-        name = window.path.segment(at, segment_bytes)
-        try:
-            data = (folder / "pg_wal" / name.text).read_bytes()
-        except FileNotFoundError:
-            if at == number:
-                raise
-            if at < number:
-                continue  # archived and recycled; only a record that reaches into the next one would be missed
-            return None
-        try:
-            check_segment(data, name, len(data), None)
-        except SegmentError:
-            return None  # made ahead, or still with the content of its earlier life: nothing was written here
-        batch = stream.feed(name, data)
-        for one in find(batch, frozenset({RecordKind.TRANSACTION})) if batch is not None else ():
-            if isinstance(one, Transaction) and one.end > window.end:
-                return one.time
-        if stream.end is not None:
-            return None
-    return None
 
 
 # --- the targets --------------------------------------------------------------------------------------------------
@@ -367,7 +272,7 @@ def exposure(order: PolicyOrder, server: Server, stored: Stored, now: datetime) 
     position = server.position if server.timeline == window.timeline else None
     if position is not None and position.value <= window.end.value + LONG_HEADER_BYTES:
         return timedelta(0)
-    if server.folder is not None:
+    if server.folder is not None and server.timeline in (None, window.timeline):
         try:
             oldest = oldest_unarchived(server.folder, window, stored.backups[-1].summary.segment_bytes)
             return timedelta(0) if oldest is None else now - oldest

@@ -64,9 +64,18 @@ class Plan:
 
     def size_bytes(self, to: str) -> int:
         """At most so much is to be written to a target; what is stored of it there meanwhile is not."""
-        gaps = [gap for system in self.systems for gap in system.gaps]
-        todo = [one for system in self.systems for one in system.todo.get(to, ())]
-        return sum(gap.size_bytes.get(to, 0) for gap in [*self.settings, *gaps]) + sum(one.size_bytes for one in todo)
+        return sum(gap.size_bytes.get(to, 0) for gap in self._gaps) + sum(one.size_bytes for one in self._todo(to))
+
+    def objects(self, to: str) -> int:
+        """At most so many are to be written to a target."""
+        return sum(gap.objects.get(to, 0) for gap in self._gaps) + sum(one.objects for one in self._todo(to))
+
+    @property
+    def _gaps(self) -> list[Gap]:
+        return [*self.settings, *(gap for system in self.systems for gap in system.gaps)]
+
+    def _todo(self, to: str) -> list[Todo]:
+        return [one for system in self.systems for one in system.todo.get(to, ())]
 
 
 @dataclass(slots=True)

@@ -24,9 +24,11 @@ _FINAL = (State.EXPIRED, State.WITHDRAWN)
 
 @dataclass(frozen=True, slots=True)
 class Todo:
-    """A backup that one target is to get. size_bytes: of its packs and maps that are not there, each counted once."""
+    """A backup that one target is to get. objects: at most so many of it are to be copied, fingerprints included, each
+    counted once · size_bytes: of its packs and maps among them. Its WAL is in a `Gap`."""
 
     backup: Backup
+    objects: int
     size_bytes: int
 
 
@@ -98,13 +100,13 @@ def plan_backups(catalogue: Catalogue, to: str, sources: Sequence[str]) -> tuple
     left: list[Left] = []
     inventory, counted = catalogue.inventories[to], set[str]()
     for ident in catalogue.unopened:
-        left.append(Left(ident, State.BROKEN.value, "its manifest opens on no target", final=False))
+        left.append(Left(ident, State.BROKEN.value, "its manifest opens on no target, or is lost", final=False))
     for backup in reversed(catalogue.backups):
         if to in backup.good_on:
             continue
         found = decide(backup, to, sources) or _for_repair(backup, inventory)
         if found is None:
-            todo.append(Todo(backup, _missing_bytes(backup, inventory, counted)))
+            todo.append(_todo(backup, inventory, counted))
         elif not _unmade(backup, to, sources):
             left.append(found)
     return todo, left
@@ -126,15 +128,16 @@ def _unmade(backup: Backup, to: str, sources: Sequence[str]) -> bool:
     return states <= {State.EXPIRED, State.WITHDRAWN, State.PENDING}
 
 
-def _missing_bytes(backup: Backup, inventory: Inventory, counted: set[str]) -> int:
-    total = 0
+def _todo(backup: Backup, inventory: Inventory, counted: set[str]) -> Todo:
+    objects, size_bytes = int(str(backup.summary.run) not in inventory.manifests), 0
     for reference in backup.references:
         if reference.kind in (Kind.PACK, Kind.MAP):
             key = reference.key(inventory.layout)
             if key not in counted and key not in inventory.data:
                 counted.add(key)
-                total += reference.size
-    return total
+                objects += 2 if reference.kind == Kind.MAP else 1  # a map may have fingerprints
+                size_bytes += reference.size
+    return Todo(backup, objects, size_bytes)
 
 
 def folders(layout: ClusterLayout) -> Iterator[tuple[str, Kind]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +23,16 @@ from drkit.engines.postgres.control import CONTROL_PATH, parse_control
 from drkit.engines.postgres.recovery import AUTO_CONF, RECOVERY_SIGNAL
 from drkit.engines.postgres.version import facts_of_server
 from drkit.jobs.means import Means
-from drkit.jobs.recovery_events import RECOVERY_EVENTS
 from drkit.jobs.recovery_file import RECOVERY_FILE, write_recovery_file
 from drkit.jobs.restore_clear import Clearing, disarm
+from drkit.jobs.restore_entries import Files, Keys, Wanted, survey
 from drkit.jobs.restore_files import FileWriter, small_file
-from drkit.jobs.restore_folder import KEPT_CONTROL, LOST_FOUND, space_of
+from drkit.jobs.restore_folder import LOST_FOUND, space_of
 from drkit.jobs.restore_plan import Plan
 from drkit.jobs.restore_settings import auto_conf, pg_manifest, recovery_file, tablespace_map
 from drkit.jobs.restore_sync import Disks, sync_file
 from drkit.repository.content import ContentReader
-from drkit.repository.manifest import FILE, FOLDER, Entry
+from drkit.repository.manifest import Entry
 from drkit.repository.repository import Problem
 from drkit.repository.sources import Sources
 from drkit.repository.target import Target
@@ -40,8 +40,7 @@ from storage_backends import durable
 from storage_backends.errors import StorageError
 from storage_backends.oserrors import os_errors
 
-_CONTROL = CONTROL_PATH.encode()
-_ANOTHER_RECOVERYS = (RECOVERY_FILE.encode(), RECOVERY_EVENTS.encode(), KEPT_CONTROL.encode())
+_BLOCK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,39 +103,35 @@ class _Restore:
         self._reader = ContentReader(
             means.repository.ring, plan.layout, self._sources, chunk_bytes=plan.manifest.head.chunk_bytes
         )
-        # Of a recovery that the source itself went through: its horizon would end this one too early.
-        self._entries = [e for e in plan.manifest.entries if e.path not in _ANOTHER_RECOVERYS]
-        self._clearing = Clearing({}, {})
+        self._wanted = Wanted(plan.manifest)
+        self._clearing = Clearing((), {})
         self._begun: list[tuple[str, float]] = []
         self.touched = False
 
     def run(self) -> RestoreResult:
         plan, clock = self._plan, self._means.clock
         began = clock.monotonic()
-        files = [e for e in self._entries if e.type == FILE and e.path != _CONTROL]
-        control = next((e for e in self._entries if e.path == _CONTROL), None)
-        if control is None:
-            raise Damage("the backup holds no pg_control", where=plan.manifest.summary.backup)
-        tally = Tally(self._means.progress, "files", clock=clock, total_bytes=sum(e.size for e in files))
-        control_data = small_file(self._reader, plan.manifest.maps, control)
+        there = survey(self._wanted)
+        tally = Tally(self._means.progress, "files", clock=clock, total_bytes=there.size_bytes)
+        control_data = small_file(self._reader, plan.manifest.maps, there.control)
         parse_control(control_data)
-        self._prepare()
+        self._prepare(there.folders)
         with Disks([plan.order.destination, *(Path(os.fsdecode(one)) for one in self._links.values())]) as disks:
             writer = self._writer(tally, disks)
             self._begun.append(("files", clock.monotonic()))
-            writer.run(files, self._means.token)
+            writer.run(Files(self._wanted), self._means.token)
             tally.finish()
             self._settings()
             self._phase("sync")
             disks.sync(self._means.token.check)
         self._means.token.check()
         self._phase("pg_control")
-        self._arm(control_data, control.mode)
+        self._arm(control_data, there.control.mode)
         ended = clock.monotonic()
         return RestoreResult(
             written_bytes=writer.written_bytes + len(control_data),
             kept_bytes=writer.kept_bytes,
-            files=len(files) + 1,
+            files=there.files + 1,
             seconds=ended - began,
             fetched_bytes=self._sources.fetched_bytes,
             failures=tuple(self._failures),
@@ -182,10 +177,9 @@ class _Restore:
 
     # --- steps ---
 
-    def _prepare(self) -> None:
+    def _prepare(self, folders: Sequence[Entry]) -> None:
         plan, destination = self._plan, self._plan.order.destination
         self._phase("prepare")
-        folders = [e for e in self._entries if e.type == FOLDER]
         mode = next((e.mode for e in folders if e.path == b"global"), 0o700)
         self.touched = True
         durable.make_dirs(destination.parent, mode=0o755)
@@ -198,22 +192,20 @@ class _Restore:
         write_recovery_file(destination, recovery_file(plan))
         self._own(destination / RECOVERY_FILE)
         if plan.folder.names - {LOST_FOUND}:
-            self._clear()
+            self._clear(folders)
         self._phase("folders")
         for entry in folders:
             self._folder(entry)
 
-    def _clear(self) -> None:
+    def _clear(self, folders: Sequence[Entry]) -> None:
         self._phase("clear")
-        wanted = {e.path: e.type == FOLDER for e in self._entries}
         links = {b"pg_tblspc/%d" % oid: location for oid, location in self._links.items()}
-        self._clearing = Clearing(wanted, links)
+        self._clearing = Clearing(Keys(self._wanted), links)
         self._clearing.folder(self._plan.order.destination)
-        for path, is_folder in wanted.items():
-            if is_folder and path.count(b"/") == 2 and space_of(path) in self._links:
-                inner = Path(os.fsdecode(self._resolve(path)))
-                if inner.is_dir():
-                    self._clearing.folder(inner, path)
+        for path in (entry.path for entry in folders if entry.path.count(b"/") == 2):
+            inner = Path(os.fsdecode(self._resolve(path)))
+            if space_of(path) in self._links and inner.is_dir():
+                self._clearing.folder(inner, path)
 
     def _folder(self, entry: Entry) -> None:
         """A folder with mode and owner; for a tablespace also the link that leads to it."""
@@ -247,7 +239,7 @@ class _Restore:
         existing, conf = self._text(AUTO_CONF), self._text("postgresql.conf")
         self._put(AUTO_CONF, auto_conf(plan, existing, conf).encode("utf-8", "surrogateescape"), 0o600)
         self._put(RECOVERY_SIGNAL, b"", 0o600)
-        self._stream("backup_manifest", pg_manifest(manifest.summary, self._entries, extra))
+        self._stream("backup_manifest", pg_manifest(manifest.summary, self._wanted, extra))
 
     def _text(self, name: str) -> str:
         try:
@@ -274,7 +266,7 @@ class _Restore:
 
     def _stream(self, name: str, pieces: Iterable[bytes]) -> None:
         path = self._plan.order.destination / name
-        durable.write_new(path, pieces)
+        durable.write_new(path, _blocks(pieces))
         self._own(path)
 
     def _own(self, path: Path, mode: int = 0o600) -> None:
@@ -288,3 +280,14 @@ class _Restore:
         with os_errors(f"give {path.name} to the server", str(path)):
             if self._owner is not None:
                 os.chown(path, *self._owner)
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines joined to what is worth a write."""
+    block = bytearray()
+    for piece in pieces:
+        block += piece
+        if len(block) >= _BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from drkit.core.scratch import in_order
 from drkit.engines.postgres.control import CONTROL_PATH
 from drkit.engines.postgres.recovery import RECOVERY_SIGNAL, STANDBY_SIGNAL
 from drkit.jobs.recovery_file import RECOVERY_FILE
@@ -44,15 +45,36 @@ def _keep_control(folder: Path) -> None:
     durable.replace(folder / KEPT_CONTROL, content)
 
 
+class _Wanted:
+    """What a backup holds, asked for in about the order of paths; who asks for an earlier one begins anew."""
+
+    def __init__(self, keys: Iterable[bytes]) -> None:
+        self._keys = keys
+        self._left: Iterator[bytes] = iter(())
+        self._ahead: bytes | None = None
+        self._last: bytes | None = None
+
+    def has(self, key: bytes) -> bool:
+        if self._last is None or key < self._last:
+            self._left = iter(self._keys)
+            self._ahead = next(self._left, None)
+        self._last = key
+        while self._ahead is not None and self._ahead < key:
+            self._ahead = next(self._left, None)
+        return self._ahead == key
+
+
 class Clearing:
     """Removes from a data folder what the backup does not hold. Links and mount points are never followed, mount
     points never removed; what stays on one is in `spared`.
 
-    wanted: path relative to the data folder -> whether it is a folder · links: path -> where the link must lead
+    wanted: paths relative to the data folder, those of folders with '/' behind them, sorted; read as a stream, once for
+    each row of folders in path order · links: path -> where the link must lead
+    Memory: does not grow with the files that are there or wanted, as names are sorted by `core.scratch`.
     """
 
-    def __init__(self, wanted: Mapping[bytes, bool], links: Mapping[bytes, bytes]) -> None:
-        self._wanted, self._links = wanted, links
+    def __init__(self, wanted: Iterable[bytes], links: Mapping[bytes, bytes]) -> None:
+        self._wanted, self._links = _Wanted(wanted), links
         self.removed = 0
         self.spared: list[str] = []
 
@@ -62,21 +84,23 @@ class Clearing:
             self._folder(root, prefix, root.lstat().st_dev)
 
     def _folder(self, place: Path, prefix: bytes, device: int) -> None:
-        for item in list(place.iterdir()):
-            name = os.fsencode(item.name)
+        for key in in_order(_names(place)):
+            name = key.rstrip(b"/")
             path = prefix + b"/" + name if prefix else name
             if not prefix and name in _KEPT:
                 continue
-            status = item.lstat()
+            item = f"{place}/{os.fsdecode(name)}"
+            status = os.lstat(item)
             if stat.S_ISDIR(status.st_mode):
-                self._inner(item, path, status.st_dev, device)
+                self._inner(Path(item), path, status.st_dev, device)
             elif not self._may_stay(item, path, status):
-                item.unlink()
+                Path(item).unlink()
                 self.removed += 1
 
     def _inner(self, place: Path, path: bytes, its_device: int, device: int) -> None:
+        wanted = self._has(path + b"/") and path not in self._links
         self._folder(place, _NOTHING if path in self._links else path, its_device)
-        if self._wanted.get(path) is True and path not in self._links:
+        if wanted:
             return
         if its_device != device or place.is_mount() or any(place.iterdir()):
             self.spared.append(str(place))
@@ -84,11 +108,21 @@ class Clearing:
         place.rmdir()
         self.removed += 1
 
-    def _may_stay(self, place: Path, path: bytes, status: os.stat_result) -> bool:
+    def _has(self, key: bytes) -> bool:
+        return not key.startswith(_NOTHING) and self._wanted.has(key)
+
+    def _may_stay(self, place: str, path: bytes, status: os.stat_result) -> bool:
         """A plain file of the backup with no other name (a hard link may lead into a live folder), or a right link."""
         if stat.S_ISLNK(status.st_mode):
-            return path in self._links and os.fsencode(place.readlink()) == self._links[path]
-        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and self._wanted.get(path) is False
+            return path in self._links and os.fsencode(Path(place).readlink()) == self._links[path]
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and self._has(path)
+
+
+def _names(place: Path) -> Iterator[bytes]:
+    """As the backup's paths are sorted."""
+    with os.scandir(place) as items:
+        for item in items:
+            yield os.fsencode(item.name) + b"/" * item.is_dir(follow_symlinks=False)
 
 
 _NOTHING = b"\0"  # no path of a backup begins so

@@ -1,4 +1,4 @@
-"""Chooses the point: backup, timeline path and the WAL that proves it, before any byte is copied.
+"""Chooses the point: the backup and the WAL that proves it along the path (`restore_path`), before a byte is copied.
 
 `decide` is pure: all that it knows comes from `Facts` and from what `Look` answers.
 """
@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from drkit.core.errors import Damage, Missing, Refused, UsageError
+from drkit.core.errors import Refused, UsageError
 from drkit.core.units import format_time
 from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.records import RestorePoint, Transaction
 from drkit.engines.postgres.recovery import RecoveryTarget, TargetAction, TargetKind
 from drkit.engines.postgres.timeline import Timeline
+from drkit.jobs.restore_path import candidates_of, path_of
 from drkit.jobs.restore_points import Course, Facts, Look, Reach, Wish, stop_of
 from drkit.jobs.restore_skipped import (
     ANYWHERE,
@@ -27,7 +28,6 @@ from drkit.jobs.restore_skipped import (
     only_damaged,
     passed_over,
     refuse_other_end,
-    told,
 )
 from drkit.jobs.spans import Spans
 from drkit.repository.catalogue import Backup
@@ -55,11 +55,11 @@ class _Decision:
                 why=f"it is {format_time(self._now)} now",
                 cure="--to latest is the end of what is archived",
             )
-        candidates = self._candidates()
+        candidates = candidates_of(self._facts, self._wish, self._sources)
         # Damage must not change what is meant by 'latest' and 'current': the damaged ones take part in the path.
         lost = [] if self._wish.backup else [b for b in self._facts.backups if is_lost(b, self._sources)]
         names = {b.summary.backup for b in (*candidates, *lost)}
-        path = self._path([b for b in self._facts.backups if b.summary.backup in names])
+        path = path_of(self._facts, self._wish, [b for b in self._facts.backups if b.summary.backup in names])
         fitting = [b for b in candidates if path.holds(b.summary.timeline, stop_of(b))]
         self._lost = [b for b in lost if path.holds(b.summary.timeline, stop_of(b))]
         if not fitting:
@@ -73,63 +73,6 @@ class _Decision:
                 return self._at_lsn(path, fitting)
             case TargetKind.XID | TargetKind.NAME:
                 return self._at_record(path, fitting)
-
-    def _candidates(self) -> list[Backup]:
-        """Good backups on the targets to read from, rising by stop."""
-        wish, where = self._wish, ", ".join(self._sources)
-        good = [b for b in self._facts.backups if set(b.good_on) & set(self._sources)]
-        if wish.backup:
-            named = [b for b in self._facts.backups if b.summary.backup == wish.backup]
-            if not named:
-                raise Missing(f"no backup {wish.backup!r}", cure="`drkit list` shows the backups")
-            if not set(named[0].good_on) & set(self._sources):
-                what, why = f"backup {wish.backup} is not good on {where}", told(named[0].standings)
-                cure = "leave --backup out to use the best one that is whole; `drkit list` shows which are"
-                raise (Damage if is_lost(named[0], self._sources) else Refused)(what, why=why, cure=cure)
-            return named
-        if not good:
-            raise self._none_good(where or "any target")
-        return good
-
-    def _none_good(self, where: str) -> Damage | Missing:
-        what, cure = f"there is no good backup on {where}", "`drkit list` shows all, and what each target lacks"
-        if not self._facts.backups:
-            return Missing(what, why="none was ever made, or all have expired", cure="`drkit list`")
-        newest = self._facts.backups[-1]
-        states = [(name, s) for name, s in newest.standings.items() if name in self._sources]
-        why = told(dict(states)) or "no target is left"
-        kind = Damage if any(is_lost(b, self._sources) for b in self._facts.backups) else Missing
-        if kind is Damage and self._wish.source:
-            cure = "leave --from out to read from all targets; " + cure
-        return kind(what, why=f"{len(self._facts.backups)} known; of {newest.summary.backup}: {why}", cure=cure)
-
-    def _path(self, candidates: Sequence[Backup]) -> Timeline:
-        wish, timelines = self._wish, self._facts.timelines
-        wanted = wish.timeline or ("current" if wish.target.kind is TargetKind.END else "latest")
-        if wanted == "current":
-            return timelines.get(candidates[-1].summary.timeline)
-        reachable = {line.id for b in candidates for line in timelines.through(b.summary.timeline, stop_of(b))}
-        if wanted == "latest" and self._facts.unread:
-            raise Refused(
-                "which timeline is the latest cannot be known",
-                why="; ".join(f"{name} does not open: {why}" for name, why in self._facts.unread.items()),
-                cure=f"`drkit verify --repair` mends what a target has whole; or choose: --timeline {max(reachable)}",
-            )
-        if wanted == "latest":
-            return timelines.get(max(reachable))
-        if not wanted.isdecimal():
-            raise UsageError(f"{wanted!r} is no timeline", cure="a number, latest or current")
-        known = ", ".join(map(str, sorted(reachable)))
-        if int(wanted) not in timelines:
-            cure = "name one of these, or latest; `drkit windows` shows what can be restored on each"
-            raise Refused(f"timeline {wanted} is not known", why=f"the backups lead to {known}", cure=cure)
-        if int(wanted) not in reachable:
-            raise Refused(
-                f"no good backup leads to timeline {wanted}",
-                why=f"it left its parent before the first of them stopped; they lead to {known}",
-                cure="`drkit windows` shows what can be restored on each timeline",
-            )
-        return timelines.get(int(wanted))
 
     # --- WAL ---
 

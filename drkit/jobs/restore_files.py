@@ -79,8 +79,11 @@ class FileWriter:
         self.written_bytes = 0
         self.kept_bytes = 0
 
-    def run(self, entries: Sequence[Entry], token: CancelToken) -> None:
-        """Write all files; their folders exist. Raises Damage, a StorageError (space), or as `Sources.attempt`."""
+    def run(self, entries: Iterable[Entry], token: CancelToken) -> None:
+        """Write all files; their folders exist. entries: read twice.
+
+        Raises Damage, a StorageError (space), or as `Sources.attempt`.
+        """
         self._reader.expect(((self._maps[m], index) for entry in entries for m, index in entry.extents), token)
         group = Group(token, name="restore")
         with group:
@@ -97,7 +100,7 @@ class FileWriter:
         extents = _extents(self._reader, self._maps, entry)
         return _File(entry, self._resolve(entry.path), extents, len(extents))
 
-    def _batches(self, entries: Sequence[Entry]) -> Iterator[list[_Piece]]:
+    def _batches(self, entries: Iterable[Entry]) -> Iterator[list[_Piece]]:
         """An extent of a large file, or some small files together, in the order of paths: as they were stored."""
         batch: list[_Piece] = []
         size = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,13 +101,31 @@ def look_at(path: Path, *, measure: bool = False) -> FolderFacts:
 
 def _used(path: Path) -> int:
     total = 0
-    for folder, _, files in os.walk(path):
-        for name in files:
-            try:
-                total += Path(folder, name).lstat().st_blocks * 512
-            except OSError:
-                continue
+    for folder in folders_of(path):
+        try:
+            with os.scandir(folder) as items:
+                for item in items:
+                    total += (
+                        0 if item.is_dir(follow_symlinks=False) else item.stat(follow_symlinks=False).st_blocks * 512
+                    )
+        except OSError:
+            continue
     return total
+
+
+def folders_of(root: Path) -> Iterator[Path]:
+    """A folder and all below it, links not followed; each before those in it. What cannot be looked into is passed
+    over. Memory: the folders that are still to come, and no files' names.
+    """
+    pending = [root]
+    while pending:
+        here = pending.pop()
+        yield here
+        try:
+            with os.scandir(here) as items:
+                pending += [Path(item.path) for item in items if item.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
 
 
 def _system_identifier(path: Path) -> int | None:
@@ -302,7 +320,7 @@ class Room:
 
 
 def rooms(
-    folder: FolderFacts, spaces: Mapping[int, FolderFacts], entries: Sequence[Entry], wal_bytes: int
+    folder: FolderFacts, spaces: Mapping[int, FolderFacts], entries: Iterable[Entry], wal_bytes: int
 ) -> list[Room]:
     """Bytes needed on each filesystem. spaces: tablespace oid -> facts of its folder.
 

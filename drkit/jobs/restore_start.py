@@ -102,7 +102,7 @@ def check_start(manifest: Manifest, pg_bin: Path | None, home: Path | None, *, e
 
 def lacking(manifest: Manifest) -> set[str]:
     """The settings that name files which lay outside of the data folder (Debian: below /etc/postgresql)."""
-    names = {entry.path for entry in manifest.entries}
+    names = {entry.path for entry in manifest.entries if b"/" not in entry.path}
     return {setting for setting, name in _FILES.items() if name not in names}
 
 
@@ -146,7 +146,12 @@ def start(order: StartOrder, clock: Clock, token: CancelToken, progress: Progres
     except StartFailed as error:
         instance.stop()
         raise _wal_in_doubt(order.data_dir, spec.log) or error from None
-    except (Cancelled, Failed):
+    except Cancelled:
+        instance.stop()
+        cure = f"nothing is lost: {_again(order.data_dir)}"
+        why = f"{token.reason}; the server was shut down again"
+        raise Cancelled("recovery was stopped", where=str(order.data_dir), why=why, cure=cure) from None
+    except Failed:
         instance.stop()
         raise
     began = instance.started_at_s or 0.0
@@ -178,7 +183,7 @@ def _wal_in_doubt(data_dir: Path, log: Path) -> Damage | Unreachable | Missing |
         return None
     answers = {**event.damaged, **event.failed, **event.missing}
     where, why = f"WAL file {event.file}", "; ".join(f"{name}: {text}" for name, text in answers.items())
-    again = f"pg_ctl -D {shlex.quote(str(data_dir))} start: recovery goes on where it stopped"
+    again = _again(data_dir)
     error: Damage | Unreachable | Missing
     if event.failed:
         what = "recovery stopped: a target with WAL that it needs cannot be asked"
@@ -192,6 +197,10 @@ def _wal_in_doubt(data_dir: Path, log: Path) -> Damage | Unreachable | Missing |
             error = Missing("recovery stopped: WAL that it needs is gone", where=where, why=why, cure=cure)
     error.add_note(f"nothing was promoted; the server's log is {log}")
     return error
+
+
+def _again(data_dir: Path) -> str:
+    return f"pg_ctl -D {shlex.quote(str(data_dir))} start: recovery goes on where it stopped"
 
 
 def _before(file: str, plan: RecoveryFile) -> str:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from drkit.jobs.restore_folder import folders_of
 from storage_backends import durable
 from storage_backends.oserrors import os_errors
 
@@ -56,9 +57,8 @@ class Disks:
 
     def _sync(self, root: Path, check: Callable[[], None]) -> None:
         synced: set[int] = set()
-        for folder, _, files in os.walk(root):
+        for here in folders_of(root):
             check()
-            here = Path(folder)
             device = here.stat().st_dev
             if device in synced:
                 continue
@@ -66,8 +66,10 @@ class Disks:
                 _syncfs(self._open[device], root)
                 synced.add(device)
                 continue
-            for name in files:
-                sync_file(here / name)
+            with os.scandir(here) as items:
+                for item in items:
+                    if not item.is_dir(follow_symlinks=False):
+                        sync_file(Path(item.path))
             durable.sync_dir(here)
 
 

@@ -31,13 +31,15 @@ from storage_backends.errors import StorageError
 _FRAME_CACHE_BYTES = 64 << 20
 _MAP_CACHE_BYTES = 64 << 20
 _MOST = 1000
+_LARGE_BYTES = 16 << 20
 
 
 @dataclass(slots=True)
 class DeepLook:
     """One target's backups of one system. Each extent is rebuilt once, however many backups share it.
 
-    Memory: the caches, one manifest, an extent of 16 MiB for each worker, 8 bytes for each extent.
+    Memory: the caches, an extent of 16 MiB for each worker, a byte for each extent of a backup, and 16 for each of the
+    one that is looked at.
     """
 
     ring: Ring
@@ -47,7 +49,7 @@ class DeepLook:
     tally: Tally
     pages: list[BadPages] = field(default_factory=list)
     files: list[HurtFile] = field(default_factory=list)
-    _seen: dict[bytes, set[int]] = field(default_factory=dict)
+    _seen: dict[bytes, bytearray] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, backups: Sequence[Summary], workers: int, token: CancelToken) -> None:
@@ -70,26 +72,30 @@ class DeepLook:
             frame_cache_bytes=_FRAME_CACHE_BYTES,
             map_cache_bytes=_MAP_CACHE_BYTES,
         )
-        entries = [
-            entry
-            for entry in manifest.entries
-            if entry.type == FILE and in_turn(f"{manifest.summary.backup}/{entry.path.hex()}", self.turn)
-        ]
-        self._expect(reader, manifest, entries, token)
+        self._expect(reader, manifest, token)
         group = Group(token, name="deep")
         with group:
             work: Channel[Entry] = Channel(2 * workers, group.token, name="files")
             for number in range(workers):
                 group.start(str(number), self._work, work, manifest, reader)
-            for entry in sorted(entries, key=_large_first):
-                work.put(entry)
+            # Large files first, so that no worker is left alone with one; small ones in order: they share frames.
+            for large in (True, False):
+                for entry in self._files(manifest):
+                    if (entry.size >= _LARGE_BYTES) is large:
+                        work.put(entry)
             work.close()
 
-    def _expect(self, reader: ContentReader, manifest: Manifest, entries: Sequence[Entry], token: CancelToken) -> None:
+    def _files(self, manifest: Manifest) -> Iterator[Entry]:
+        """Those whose turn it is, as a stream."""
+        for entry in manifest.entries:
+            if entry.type == FILE and in_turn(f"{manifest.summary.backup}/{entry.path.hex()}", self.turn):
+                yield entry
+
+    def _expect(self, reader: ContentReader, manifest: Manifest, token: CancelToken) -> None:
         """Tell the reader what is to come; where a map is lost, the files that need it say so, each for itself."""
-        parts = ((manifest.maps[m], index) for entry in entries for m, index in entry.extents)
+        parts = ((manifest.maps[m], index) for entry in self._files(manifest) for m, index in entry.extents)
         with suppress(StorageError, Damage, Missing, Unreachable):
-            reader.expect((part for part in parts if part[1] not in self._seen.get(part[0], ())), token)
+            reader.expect((part for part in parts if not self._is_seen(*part)), token)
 
     def _work(self, work: Channel[Entry], manifest: Manifest, reader: ContentReader) -> None:
         checker = PageChecker(manifest.head.page_bytes) if manifest.head.checksums else None
@@ -118,7 +124,7 @@ class DeepLook:
                 if checker is not None:
                     bad += self._bad_pages(entry, content.data, offset, manifest.head, manifest.summary, checker)
             offset += extent.length
-        known = {(path, block) for path, block in manifest.head.damaged}
+        known = set(manifest.head.damaged) if bad else set()
         for recorded, blocks in _split(bad, entry, known):
             with self._lock:
                 self.pages.append(BadPages(self.target.name, manifest.summary.backup, entry.path, blocks, recorded))
@@ -142,20 +148,21 @@ class DeepLook:
 
     def _is_new(self, map_id: bytes, index: int) -> bool:
         with self._lock:
-            mine = self._seen.setdefault(map_id, set())
-            fresh = index not in mine
-            mine.add(index)
-            return fresh
+            if self._is_seen(map_id, index):
+                return False
+            mine = self._seen.setdefault(map_id, bytearray())
+            mine.extend(bytes(max(0, index + 1 - len(mine))))
+            mine[index] = 1
+            return True
+
+    def _is_seen(self, map_id: bytes, index: int) -> bool:
+        mine = self._seen.get(map_id, b"")
+        return index < len(mine) and bool(mine[index])
 
     def _hurt(self, backup: str, path: bytes, error: DrkitError | StorageError) -> None:
         with self._lock:
             if len(self.files) < _MOST:
                 self.files.append(HurtFile(self.target.name, backup, path, str(error)))
-
-
-def _large_first(entry: Entry) -> int:
-    """Large files first, so that no worker is left alone with one; the small ones in order, as they share frames."""
-    return -(entry.size >> 24)
 
 
 def _split(bad: Sequence[int], entry: Entry, known: set[tuple[str, int]]) -> Iterator[tuple[bool, tuple[int, ...]]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from drkit.core.errors import Damage, DrkitError, KeyMissing
+from drkit.core.scratch import Scratch
 from drkit.crypto.container import authenticate_object, open_object
 from drkit.crypto.keys import Ring
 from drkit.engines.postgres.timeline import parse_history
 from drkit.engines.postgres.wal import WalKind, WalNameError, check_segment, parse_name
 from drkit.pipeline.mapping import decode
-from drkit.repository.layout import Kind
+from drkit.repository.layout import ClusterLayout, Kind, RunId
+from drkit.repository.manifest_open import open_manifest
 from drkit.repository.names import Place
 from drkit.repository.scrub import Count, Fault, Sound, Unsound, examine, kind_in, uncounted
 from drkit.repository.target import Target
@@ -22,7 +25,7 @@ _ARCHIVED = (Kind.WAL, Kind.HISTORY, Kind.QUARANTINE)
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """deep: the bulk too. Thread-safe. Memory: an object, or a frame of WAL, for each thread."""
+    """deep: the bulk too. Thread-safe. Memory: an object, or a frame of WAL or of a manifest, for each thread."""
 
     ring: Ring
     deep: bool
@@ -33,15 +36,18 @@ class Opening:
         Raises Unsound also where its digest holds and it does not open; StorageErrors as reads do. What is sealed
         under a key epoch that nobody here holds cannot be opened and is passed over.
         """
-        data = bytearray()
+        data, sealed = bytearray(), Scratch()
         opens = place.kind is not None and (self.deep or not place.bulk)
         collects = opens and place.kind not in _ARCHIVED
-        found = examine(target, key, place, repository, count=count, take=data.extend if collects else None)
+        take: Callable[[bytes], object] = sealed.append if place.kind is Kind.MANIFEST else data.extend
+        found = examine(target, key, place, repository, count=count, take=take if collects else None)
         if found.header is None or not opens:
             return found
         try:
             if place.kind in _ARCHIVED:
                 self._archived(target, key, place)
+            elif place.kind is Kind.MANIFEST and place.system is not None:
+                open_manifest(self.ring, sealed, ClusterLayout(place.system), RunId.parse(place.last))
             else:
                 self._open(data, key, place, found)
         except KeyMissing:

@@ -6,6 +6,7 @@ host, not on the target: there they would be an object that no one could verify 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -45,12 +46,16 @@ class Repair:
         self._ground, self._order, self._means = ground, order, means
         self._layouts: dict[int, ClusterLayout] = {}
         self._leases: dict[tuple[str, int], Lease] = {}
+        self._needing: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
         self._run = RunId.new(means.clock.now(), means.entropy(4))
 
     def run(self, findings: Sequence[Finding]) -> list[Finding]:
         """Repair what can be: data first, manifests last. Every finding comes back with what became of it."""
         done = [one for one in findings if one.outcome is not Outcome.LEFT]
         todo = [one for one in findings if one.outcome is Outcome.LEFT]
+        for one in todo:
+            if one.place.system is not None:
+                self._needing[one.target, one.place.system].update(one.needed_by)
         try:
             for one in sorted(todo, key=_turn):
                 self._means.token.check()
@@ -102,7 +107,7 @@ class Repair:
         layout = self._layouts.setdefault(one.place.system, ClusterLayout(one.place.system))
         lease = self._leases.get((target.name, one.place.system))
         if lease is None:
-            lease = self._lease(one, target, layout)
+            lease = self._lease(target, layout)
         elif not again:
             lease.renew_if_due()
         repository = self._means.repository
@@ -111,13 +116,14 @@ class Repair:
             bool(one.needed_by) and all(layout.manifest(RunId.parse(run)) in buried for run in one.needed_by)
         )
 
-    def _lease(self, one: Finding, target: Target, layout: ClusterLayout) -> Lease:
-        """Its run is one of its own, so that an expirer can decide about it when this process dies."""
-        means = self._means
-        via = [RunId.parse(run) for run in one.needed_by]
+    def _lease(self, target: Target, layout: ClusterLayout) -> Lease:
+        """One for all that is to be repaired there: it names every backup that needs any of it. Its run is one of its
+        own, so that an expirer can decide about it when this process dies."""
+        means, place = self._means, (target.name, layout.system_identifier)
+        via = [RunId.parse(run) for run in sorted(self._needing[place])]
         terms = LeaseTerms("repair", self._run, via, self._order.host, LEASE_S)
         lease = Lease(target, layout, terms, means.repository.data_key, means.clock, means.entropy)
-        self._leases[target.name, layout.system_identifier] = lease
+        self._leases[place] = lease
         return lease
 
     def _release(self) -> None:

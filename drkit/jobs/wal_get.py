@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from drkit.core.clock import Clock
 from drkit.core.errors import Conflict, Damage, Failed, KeyMissing, Unreachable
@@ -126,15 +126,16 @@ def into(dest: Path) -> Put:
     return partial(write_file, dest=dest)
 
 
-def write_file(pieces: Iterator[bytes], dest: Path) -> int:
+def write_file(pieces: Iterator[bytes], dest: Path, *, mode: int = 0o666) -> int:
     """Write `pieces` to `dest`, which appears whole or not at all. Not synced: after a crash the server asks again.
 
-    Returns the number of bytes. Raises Failed where the local disk is the trouble, and whatever `pieces` raises.
+    mode: of a new file, narrowed by the umask. Returns the number of bytes. Raises Failed where the local disk is the
+    trouble, and whatever `pieces` raises.
     """
     size_bytes = 0
     temporary = dest.with_name(f".{dest.name}.{os.getpid()}.drkit.tmp")
     try:
-        with _local(temporary, lambda: temporary.open("wb")) as file:
+        with _local(temporary, lambda: _create(temporary, mode)) as file:
             for piece in pieces:
                 _local(temporary, partial(file.write, piece))
                 size_bytes += len(piece)
@@ -145,6 +146,10 @@ def write_file(pieces: Iterator[bytes], dest: Path) -> int:
             temporary.unlink(missing_ok=True)
         raise
     return size_bytes
+
+
+def _create(path: Path, mode: int) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb")
 
 
 def _local(path: Path, call: Callable[[], R]) -> R:

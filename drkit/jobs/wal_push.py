@@ -39,17 +39,20 @@ class PushSettings:
     cluster: str
     data_dir: Path
     rule: AckRule
-    level: int = 3
+    level: int = 1
     patience: Patience = field(default_factory=Patience)
     pay: Payment = field(default_factory=Payment)
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """acknowledged: targets that have it · owed: target -> why it lacks it (in the spool) · paid: earlier debts."""
+    """identity: of its content, hex · acknowledged: targets that have it
+    owed: target -> why it lacks it (in the spool) · paid: earlier debts
+    """
 
     file: str
     system_identifier: int
+    identity: str
     stored_bytes: int
     acknowledged: tuple[str, ...]
     owed: Mapping[str, str]
@@ -75,8 +78,7 @@ def push_source(
     """Archive an open file that was checked; pays no earlier debts. Durable and raising as `push`."""
     spool.pin_system(settings.cluster, source.system_identifier)
     packed = pack(repository.ring, source.name.text, source.file, source.segment_bytes, settings.level)
-    same = source.identity in (b"", packed.facts.identity)
-    if packed.facts.size_bytes != source.size_bytes or not same:
+    if packed.facts.size_bytes != source.size_bytes:
         raise Damage("the file changed while it was read", where=source.name.text)
     source.check_unchanged()
     return _Push(repository, spool, settings, clock, log, source, packed).run()
@@ -124,7 +126,7 @@ class _Push:
             self._owe(owed, blob)
         lacking_it = {name: why for name, why, _ in owed}
         self.log.info("wal archived", file=self.file, targets=",".join(acknowledged), owed=",".join(lacking_it))
-        return Pushed(self.file, self.system, blob.size_bytes, acknowledged, lacking_it)
+        return Pushed(self.file, self.system, self.identity.hex(), blob.size_bytes, acknowledged, lacking_it)
 
     def _asked(self) -> Sequence[Target]:
         """Targets that failed just now are left out, unless the rule cannot be met without them."""

@@ -25,7 +25,7 @@ class Recycled(Damage):
 class WalSource:
     """A checked file, open at its begin. system_identifier, segment_bytes: of the cluster that it belongs to.
 
-    head: its first bytes when it was checked, b"" for a text file · identity: of its content, where that is known.
+    head: its first bytes when it was checked, b"" for a text file.
     """
 
     name: WalName
@@ -34,7 +34,6 @@ class WalSource:
     system_identifier: int
     segment_bytes: int
     head: bytes = b""
-    identity: bytes = b""
 
     def check_unchanged(self) -> None:
         """Call it after reading. Raises Recycled where the server recycled the file meanwhile.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 
 from drkit.core.errors import Damage, DrkitError, Missing
-from drkit.crypto.container import END_BYTES, FRAME_BYTES, Opener, check_digest, parse_header, parse_open_section
+from drkit.core.scratch import Scratch
+from drkit.core.spread import AT_ONCE, spread
+from drkit.crypto.container import END_BYTES, FRAME_BYTES, Opener, parse_header, parse_open_section
 from drkit.crypto.keys import Ring
 from drkit.repository.evidence import unsound
 from drkit.repository.inventory import Inventory
@@ -19,15 +22,15 @@ from drkit.repository.manifest import (
     Manifest,
     Reference,
     Summary,
-    open_manifest,
     parse_head,
     unpack_references,
 )
+from drkit.repository.manifest_open import open_manifest
 from drkit.repository.repository import Problem, Repository
 from drkit.repository.target import Target
 from storage_backends.errors import Damaged, NotFound, StorageError
 
-_FIRST_READ = 64 << 10
+_FIRST_READ, _READ = 64 << 10, 1 << 20
 
 
 class State(StrEnum):
@@ -78,7 +81,8 @@ class Backup:
 class Catalogue:
     """backups: in the order in which they ended; inventories: by target; unreadable: target -> why.
 
-    unopened: backup id -> target -> standing, for manifests that are there and that no target could open.
+    unopened: backup id -> target -> standing, for backups whose manifest no target can open: it is damaged, or it was
+    good on a target, did not expire there, and its manifest is nowhere.
     """
 
     layout: ClusterLayout
@@ -136,24 +140,41 @@ def read_catalogue(repository: Repository, system_identifier: int) -> Catalogue:
     inventories: dict[str, Inventory] = {}
     unreadable = {name: str(error) for name, error in repository.absent.items()}
     suspects = unsound(repository, system_identifier)
-    for target in repository.targets:
-        inventory = Inventory(target, layout, repository.ring, suspects.get(target.name))
-        try:
-            _ = inventory.manifests, inventory.verdicts, inventory.tombstones, inventory.data, inventory.unsound
-            inventories[target.name] = inventory
-        except (StorageError, DrkitError) as error:
-            unreadable[target.name] = str(error)
+    at_once = AT_ONCE if any(target.far for target in repository.targets) else 1
+    listed = [Inventory(target, layout, repository.ring, suspects.get(target.name)) for target in repository.targets]
+    for inventory, problem in zip(listed, spread(_survey, listed, at_once), strict=True):
+        if problem is None:
+            inventories[inventory.target.name] = inventory
+        else:
+            unreadable[inventory.target.name] = str(problem)
     names = sorted({run for inv in inventories.values() for run in inv.manifests})
     backups: list[Backup] = []
     unopened: dict[str, Mapping[str, Standing]] = {}
-    for name in names:
-        found = _read(repository.ring, layout, name, inventories, unreadable)
+    opened = spread(lambda name: _read(repository.ring, layout, name, inventories, unreadable), names, at_once)
+    for name, found in zip(names, opened, strict=True):
         if isinstance(found, Backup):
             backups.append(found)
         else:
             unopened[name] = found
+    decided = {run for inv in inventories.values() for run in inv.verdicts}
+    for name in sorted(decided.difference(names)):
+        standings = _without_manifest(repository.ring, layout, name, inventories)
+        if any(one.state is State.BROKEN for one in standings.values()):
+            unopened[name] = {target: Standing(State.UNKNOWN, why) for target, why in unreadable.items()} | standings
     backups.sort(key=lambda b: (b.summary.stopped, b.summary.backup))
     return Catalogue(layout, tuple(backups), inventories, unreadable, unopened)
+
+
+def _survey(inventory: Inventory) -> Problem | None:
+    """Make the listings that a catalogue needs, or say why they cannot be made."""
+    try:
+        # Verdicts first, tombstones last: a manifest is made before its verdict, and goes after its tombstone.
+        inventory.look("verdicts", "epochs")
+        inventory.look("manifests")
+        inventory.look("tombstones", "data", "unsound", "histories")
+    except (StorageError, DrkitError) as error:
+        return error
+    return None
 
 
 def _read(
@@ -183,6 +204,26 @@ def _read(
         if target_name not in standings:
             standings[target_name] = judge(ring, inventory, opening[0], opening[2])
     return Backup(*opening, standings)
+
+
+def _without_manifest(
+    ring: Ring, layout: ClusterLayout, name: str, inventories: Mapping[str, Inventory]
+) -> dict[str, Standing]:
+    """What became of a run that was decided about, and of which no target has a manifest; where it never was one, or
+    where its verdict does not open, nothing is said."""
+    found: dict[str, Standing] = {}
+    for target, inventory in inventories.items():
+        if name not in inventory.verdicts:
+            continue
+        try:
+            run = RunId.parse(name)
+            if layout.manifest(run) in inventory.tombstones:
+                found[target] = Standing(State.EXPIRED, f"tombstone of {layout.manifest(run)}")
+            elif read_verdict(inventory.target, layout, run, ring) is Verdict.GOOD:
+                found[target] = Standing(State.BROKEN, "its manifest is missing, it was good here once")
+        except (DrkitError, StorageError):
+            continue
+    return found
 
 
 def _failed(error: Problem) -> Standing:
@@ -255,8 +296,17 @@ def read_opening(
     return Summary.of(value, key), head, unpack_references(references, key)
 
 
-def load_manifest(ring: Ring, target: Target, layout: ClusterLayout, run: RunId) -> Manifest:
-    """The whole manifest from one target; raises Damage, KeyMissing or a StorageError."""
-    data = target.read(layout.manifest(run))
-    check_digest(data, f"{target.where}: {layout.manifest(run)}")
-    return open_manifest(ring, data, layout, run)
+def load_manifest(ring: Ring, target: Target, layout: ClusterLayout, run: RunId, room: Path | None = None) -> Manifest:
+    """The whole manifest from one target; raises Damage, KeyMissing or a StorageError.
+
+    room: where its sealed bytes are kept, as `Scratch` has it; the target is not asked again.
+    """
+    sealed = Scratch(room)
+    with target.backend.open(layout.manifest(run)) as reader:
+        while piece := reader.read(_READ):
+            sealed.append(piece)
+    try:
+        return open_manifest(ring, sealed, layout, run)
+    except Damage as error:
+        error.add_note(f"read from {target.where}")
+        raise

@@ -5,30 +5,34 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 import blake3
 import numpy as np
 
 from drkit.core.cancel import CancelToken
-from drkit.core.errors import Damage
+from drkit.core.errors import Damage, DrkitError
 from drkit.crypto.container import FRAME_BYTES, Header, Opener
 from drkit.crypto.keys import Ring
 from drkit.pipeline.mapping import ZEROS, Extent, Map
 from drkit.pipeline.usage import Countdown, FrameUsage, used_extents
 from drkit.repository.layout import ClusterLayout, Kind
 from drkit.repository.maps import open_map
+from drkit.repository.readahead import FrameKey, ReadAhead, Span
 from drkit.repository.shared import Shared, Slot
 from drkit.repository.sources import Sources
 from drkit.repository.target import Target
 from storage_backends.api import Key
+from storage_backends.errors import StorageError
 
 FRAME_CACHE_BYTES = 256 << 20  # a frame for each worker of each of the backups on which an extent draws, at most 33
 MAP_CACHE_BYTES = 128 << 20
 RANGE_BYTES = 8 << 20
 _MAX_GAP_BYTES = 128 << 10
-
-FrameKey = tuple[bytes, int]
+_MAPS_AHEAD = 8
+_NOWHERE = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +84,17 @@ class _Need:
     def end(self) -> int:
         return self.offset + FRAME_BYTES + self.sealed
 
+    @property
+    def span(self) -> Span:
+        return Span(self.key, self.offset, self.end)
+
 
 class ContentReader:
     """Extents of one cluster's backups. Thread-safe.
 
     Memory: the caches, and for each thread in `read` the extents asked for, and one range of at most 8 MiB
-    with those of its frames that others need too. Every frame is opened (authenticated), every extent's BLAKE3 and
-    length checked.
+    with those of its frames that others need too; of a store far away, besides, what `ReadAhead` may hold, once for
+    all threads, and 8 maps. Every frame is opened (authenticated), every extent's BLAKE3 and length checked.
     """
 
     def __init__(
@@ -105,15 +113,27 @@ class ContentReader:
         self._maps: Shared[bytes, Map] = Shared(map_cache_bytes, lambda found: found.size_bytes)
         self._countdown: Countdown | None = None
         self._scratch = threading.local()
+        self._ahead = ReadAhead(sources)
+
+    @property
+    def ahead_bytes(self) -> int:
+        """Of packs, read ahead and not used yet."""
+        return self._ahead.held_bytes
 
     def expect(self, wanted: Iterable[tuple[bytes, int]], token: CancelToken) -> None:
         """Say what will be read, each extent once and in any order: a frame is then kept as long as one of them needs
         it, as far as the cache reaches, and no longer. Reads the maps. Raises as `Sources.attempt`, Cancelled.
         """
         usage = FrameUsage(self._chunk_bytes)
-        for map_id, extents in used_extents(wanted).items():
+        used = used_extents(wanted)
+        early = iter(used)
+        for map_id in islice(early, _MAPS_AHEAD):
+            self._map_early(map_id)
+        for map_id, extents in used.items():
             token.check()
             found = self.map(map_id)
+            for later in islice(early, 1):
+                self._map_early(later)
             if int(extents[-1]) >= len(found.extents):
                 raise _lacking(self._layout.data(Kind.MAP, map_id), int(extents[-1]))
             usage.add(found, extents)
@@ -128,12 +148,45 @@ class ContentReader:
 
         return self._maps.get(map_id, lambda: self._sources.attempt(key, load))
 
+    def _map_early(self, map_id: bytes) -> None:
+        """Have a map of a store far away read by a thread of its own; who wants it waits, and meets its errors."""
+        if not self._sources.far:
+            return
+
+        def root() -> None:
+            with suppress(DrkitError, StorageError):
+                self.map(map_id)
+
+        threading.Thread(target=root, name="map", daemon=True).start()
+
     def extent(self, map_id: bytes, index: int) -> Extent:
         """What a map says of an extent; raises Damage where it has no such extent."""
         found = self.map(map_id)
         if index >= len(found.extents):
             raise _lacking(self._layout.data(Kind.MAP, map_id), index)
         return found.extent(index)
+
+    def ahead(self, wanted: Sequence[tuple[bytes, int]]) -> None:
+        """Have what a `read` of these extents will need fetched from a store far away, as far as there is room; this
+        does not wait for it. The `read` must come, in the order of these calls. Raises as `extent`.
+        """
+        if not self._sources.far:  # nor are maps looked up in vain
+            return
+        needs: dict[FrameKey, _Need] = {}
+        for map_id, index in wanted:
+            self._lay(self.map(map_id), self.extent(map_id, index), _NOWHERE, needs, 0)
+        self._begin(needs.values())
+
+    def _begin(self, needs: Iterable[_Need]) -> None:
+        if not self._sources.far:
+            return
+        missing = [need for need in needs if need.key not in self._frames]
+        for group in _groups(missing, {need.key for need in missing}):
+            key = self._layout.data(Kind.PACK, group[0].pack)
+            target = next(iter(self._sources.order(key)), None)
+            if target is not None and target.far:
+                parts = _ranges(group, _gap_bytes(target))
+                self._ahead.begin(target, key, ([need.span for need in part] for part in parts))
 
     def read(self, wanted: Sequence[tuple[bytes, int]], slab: memoryview | None = None) -> list[Content]:
         """The extents (map id, index), in the order asked for; the caller bounds their sum.
@@ -156,8 +209,12 @@ class ContentReader:
                 np.frombuffer(data, np.uint8)[start:stop] = 0
             contents.append(Content(data, extent, holes))
         alone = {key for key, need in needs.items() if self._is_ours(need)}
-        for group in _groups(needs.values(), alone):
-            self._fill(group, alone)
+        self._begin(needs.values())
+        try:
+            for group in _groups(needs.values(), alone):
+                self._fill(group, alone)
+        finally:
+            self._ahead.drop(needs)
         for (map_id, index), content in zip(wanted, contents, strict=True):
             if blake3.blake3(content.data).digest() != content.extent.digest:
                 where = f"{self._layout.data(Kind.MAP, map_id)}, extent {index}"
@@ -227,28 +284,39 @@ class ContentReader:
 
     def _fetch(self, target: Target, key: Key, left: dict[FrameKey, _Need], alone: Collection[FrameKey]) -> None:
         """Read and open the frames in `left` from one target; those that opened leave it even where others fail."""
-        gap = min(target.backend.traits.range_read_min_bytes, _MAX_GAP_BYTES)
+        first = next(iter(left.values()))
+        header = Header(Kind.PACK, self._ring.repository, first.pack, first.epoch, 0, 0, first.wrap)
+        opener = Opener(self._ring, header, header.pack(), f"{target.where}: {key}")
         damage: Damage | None = None
-        for part in _ranges(list(left.values()), gap):
-            first = part[0]
-            header = Header(Kind.PACK, self._ring.repository, first.pack, first.epoch, 0, 0, first.wrap)
-            opener = Opener(self._ring, header, header.pack(), f"{target.where}: {key}")
-            data = memoryview(self._sources.read(target, key, first.offset, part[-1].end - first.offset))
-            for need in part:
-                sealed = data[need.offset - first.offset : need.end - first.offset]
-                try:
-                    if need.key in alone:
-                        self._open_at_place(opener, sealed, need)
-                    else:
-                        raw = np.empty(need.raw, dtype=np.uint8)
-                        opener.frame_into(sealed, need.number, raw.data)
-                        self._frames.fill(need.key, raw.data)
-                except Damage as error:
-                    damage = damage or error
-                    continue
-                del left[need.key]
+        for need, sealed in self._sealed(target, key, list(left.values())):
+            try:
+                if need.key in alone:
+                    self._open_at_place(opener, sealed, need)
+                else:
+                    raw = np.empty(need.raw, dtype=np.uint8)
+                    opener.frame_into(sealed, need.number, raw.data)
+                    self._frames.fill(need.key, raw.data)
+            except Damage as error:
+                damage = damage or error
+                continue
+            del left[need.key]
         if damage is not None:
             raise damage
+
+    def _sealed(self, target: Target, key: Key, needs: Sequence[_Need]) -> Iterator[tuple[_Need, memoryview]]:
+        """The frames of one pack as they are stored, from one target: first what was read ahead."""
+        others = []
+        for need in needs:
+            sealed = self._ahead.take(target, need.key)
+            if sealed is None:
+                others.append(need)
+            else:
+                yield need, sealed
+        for part in _ranges(others, _gap_bytes(target)):
+            first = part[0]
+            data = memoryview(self._sources.read(target, key, first.offset, part[-1].end - first.offset))
+            for need in part:
+                yield need, data[need.offset - first.offset : need.end - first.offset]
 
     def _open_at_place(self, opener: Opener, sealed: memoryview, need: _Need) -> None:
         place = need.place
@@ -260,6 +328,10 @@ class ContentReader:
             scratch = self._scratch.frame = np.empty(need.raw, dtype=np.uint8).data
         opener.frame_into(sealed, need.number, scratch[: need.raw])
         need.lay(scratch)
+
+
+def _gap_bytes(target: Target) -> int:
+    return min(target.backend.traits.range_read_min_bytes, _MAX_GAP_BYTES)
 
 
 def _lacking(key: str, index: int) -> Damage:

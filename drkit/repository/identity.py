@@ -191,7 +191,7 @@ def _join(
             continue
     value: Json = {
         "name": DESCRIPTOR,
-        "format": 0,
+        "format": 1,
         "repository": ring.repository.hex(),
         "target": entropy(16).hex(),
         "key_id": ring.key_id(1),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Literal
 
+from drkit.core.spread import AT_ONCE, spread
 from drkit.crypto.keys import Ring
 from drkit.repository.layout import KEYS, ClusterLayout, Kind, RunId
 from drkit.repository.leases import Held, held, tombstones
 from drkit.repository.manifest import Reference, Summary
+from drkit.repository.shared import Shared
 from drkit.repository.target import Target
 from storage_backends.api import Key
 from storage_backends.errors import NotFound
+
+Listing = Literal["data", "epochs", "histories", "manifests", "tombstones", "unsound", "verdicts"]
 
 _SLOT = re.compile(rf"{KEYS}([0-9a-f]{{8}})/[0-9a-f]{{16}}\Z")
 
@@ -41,7 +46,7 @@ class Lack:
 
 
 class Inventory:
-    """Listings of one target for one cluster, each made at most once, when first asked for. Not thread-safe.
+    """Listings of one target for one cluster, each made at most once, when first asked for. Thread-safe.
 
     suspects: key -> version of objects that the newest evidence calls damaged.
     Every listing raises StorageError where the target cannot be asked: nothing is ever 'missing' by silence.
@@ -52,15 +57,28 @@ class Inventory:
     ) -> None:
         self.target, self.layout, self._ring = target, layout, ring
         self._suspects = suspects or {}
-        self._logs: dict[str, dict[str, int]] = {}
+        self._logs: Shared[str, dict[str, int]] = Shared(1, lambda _: 0)
 
     def _sizes(self, prefix: str) -> dict[str, int]:
         return {info.key: info.size_bytes for info in self.target.backend.list(prefix)}
 
+    def look(self, *listings: Listing, references: Iterable[Reference] = ()) -> None:
+        """Make these listings now, and those of the logs of WAL that `references` name; at once where that pays.
+
+        What must be seen after something else is looked at by a call of its own. Raises as they do.
+        """
+        names = {r.name[:16].decode("ascii") for r in references if r.kind == Kind.WAL}
+        logs = [(int(name[:8], 16), int(name[8:], 16)) for name in sorted(names)]
+        calls: list[Callable[[], object]] = [partial(getattr, self, name) for name in listings]
+        calls += [partial(self.log, *log) for log in logs]
+        spread(lambda call: call(), calls, AT_ONCE if self.target.far else 1)
+
     @cached_property
     def data(self) -> dict[str, int]:
         """Sizes of packs and maps by key."""
-        return self._sizes(self.layout.folder("packs")) | self._sizes(self.layout.folder("maps"))
+        kinds = [self.layout.folder("packs"), self.layout.folder("maps")]
+        packs, maps = spread(self._sizes, kinds, AT_ONCE if self.target.far else 1)
+        return packs | maps
 
     @cached_property
     def manifests(self) -> dict[str, int]:
@@ -109,9 +127,7 @@ class Inventory:
     def log(self, timeline: int, log: int) -> dict[str, int]:
         """Stored sizes of the WAL objects of one log by key."""
         prefix = self.layout.wal_folder(timeline, log)
-        if prefix not in self._logs:
-            self._logs[prefix] = self._sizes(prefix)
-        return self._logs[prefix]
+        return self._logs.get(prefix, lambda: self._sizes(prefix))
 
     def lacking(self, references: Iterable[Reference], summary: Summary) -> list[Lack]:
         """What of a closure is missing here, or there with another size; empty: the closure is whole.

@@ -8,12 +8,20 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from pathlib import Path
 
 import zstandard
 
 from drkit.core.errors import Damage
-from drkit.crypto.container import CODEC_STORED, CODEC_ZSTD, DataKey, Json, Sealed, canonical, open_object
-from drkit.crypto.keys import Ring
+from drkit.core.scratch import Pieces
+from drkit.crypto.container import (
+    CODEC_STORED,
+    CODEC_ZSTD,
+    DataKey,
+    Json,
+    Sealed,
+    canonical,
+)
 from drkit.repository.layout import ClusterLayout, Kind, RunId
 
 FRAME_HEAD, FRAME_MAPS, FRAME_ENTRIES = 1, 2, 3
@@ -22,6 +30,7 @@ SETTLED = 1
 NOTHING = bytes(32)
 _REFERENCE = struct.Struct("<B7s24sQQ32s")
 _ENTRY = struct.Struct("<BBHIQqqQQ32sII")
+_LENGTHS = struct.Struct("<2xH80xI")  # of an entry: bytes of its path, number of its extents
 _FRAME_RAW = 1 << 20
 _FILE = re.compile(rb"[0-9A-F]{24}\Z|[0-9A-F]{8}\.history\Z")
 REFERENCE_BYTES = _REFERENCE.size
@@ -204,23 +213,33 @@ def _pack_entry(e: Entry) -> bytes:
 
 def unpack_entries(pieces: Iterable[bytes], where: str) -> Iterator[Entry]:
     """Entries from the joined frames, read as a stream: memory is a frame and an entry."""
+    return (_unpack_entry(data, start, end) for data, start, end in cut_entries(pieces, where))
+
+
+def cut_entries(pieces: Iterable[bytes], where: str) -> Iterator[tuple[bytes, int, int]]:
+    """Of each entry the buffer that it lies in, and its start and end there."""
     buffer = b""
     for piece in pieces:
         buffer = buffer + piece if buffer else piece
         position = 0
         while (end := _entry_end(buffer, position)) is not None:
-            yield _unpack_entry(buffer, position, end)
+            yield buffer, position, end
             position = end
         buffer = buffer[position:]
     if buffer:
         raise Damage("the entries of a manifest are cut", where=where, why=f"{len(buffer)} bytes are left")
 
 
+def maps_of(data: bytes, start: int, end: int) -> Sequence[int]:
+    """Indices of the maps that an entry names."""
+    _, count = _LENGTHS.unpack_from(data, start)
+    return struct.unpack_from(f"<{2 * count}I", data, end - 8 * count)[::2] if count else ()
+
+
 def _entry_end(data: bytes, at: int) -> int | None:
     if len(data) - at < _ENTRY.size:
         return None
-    path_bytes = int.from_bytes(data[at + 2 : at + 4], "little")
-    extents = int.from_bytes(data[at + 84 : at + 88], "little")
+    path_bytes, extents = _LENGTHS.unpack_from(data, at)
     end = at + _ENTRY.size + path_bytes + 8 * extents
     return end if end <= len(data) else None
 
@@ -228,21 +247,21 @@ def _entry_end(data: bytes, at: int) -> int | None:
 def _unpack_entry(data: bytes, at: int, end: int) -> Entry:
     type_, flags, path_bytes, mode, size, mtime, ctime, inode, device, digest, crc, count = _ENTRY.unpack_from(data, at)
     path_end = at + _ENTRY.size + path_bytes
-    flat = struct.unpack_from(f"<{2 * count}I", data, path_end)
-    pairs = tuple(zip(flat[::2], flat[1::2], strict=True))
+    flat = struct.unpack_from(f"<{2 * count}I", data, path_end) if count else ()
+    pairs = tuple(zip(flat[::2], flat[1::2], strict=True)) if count else ()
     path = data[at + _ENTRY.size : path_end]
     return Entry(type_, flags, mode, size, mtime, ctime, inode, device, digest, crc, path, pairs)
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest, opened. maps: object ids in index order; entries: sorted by path."""
+    """A manifest, opened. maps: object ids in index order; entries: sorted by path, read as often as wanted."""
 
     summary: Summary
     head: Head
     references: Sequence[Reference]
     maps: Sequence[bytes]
-    entries: Sequence[Entry]
+    entries: Iterable[Entry]
     digest: bytes
 
 
@@ -254,11 +273,13 @@ def seal_manifest(
     references: Iterable[Reference],
     maps: Sequence[bytes],
     entries: Iterable[Entry],
+    room: Path | None = None,
 ) -> Sealed:
-    """The manifest object; entries must come sorted by path."""
+    """The manifest object; entries must come sorted by path. room: where its bytes are kept, as `Scratch` has it."""
     run = summary.run
     value: Json = {"name": layout.manifest(run), **asdict(summary)}
-    writer = data_key.writer(Kind.MANIFEST, run.binary + bytes(4), canonical(value), pack_references(references))
+    object_id, parts = run.binary + bytes(4), Pieces(room)
+    writer = data_key.writer(Kind.MANIFEST, object_id, canonical(value), pack_references(references), parts)
     compressor = zstandard.ZstdCompressor(level=3, write_content_size=True)
 
     def emit(type_: int, raw: bytes) -> None:
@@ -281,24 +302,6 @@ def seal_manifest(
     stream(FRAME_MAPS, maps)
     stream(FRAME_ENTRIES, (_pack_entry(e) for e in entries))
     return writer.finish()
-
-
-def open_manifest(ring: Ring, data: bytes, layout: ClusterLayout, run: RunId) -> Manifest:
-    """Open a manifest read whole; raises Damage or KeyMissing."""
-    name = layout.manifest(run)
-    opened = open_object(ring, data, kind=Kind.MANIFEST, name=name)
-    if opened.header.object_id != run.binary + bytes(4):
-        raise Damage("the manifest belongs to another backup", where=name)
-    joined = opened.joined(FRAME_MAPS)
-    if len(joined) % 16:
-        raise Damage("the list of maps of a manifest is cut", where=name)
-    maps = tuple(joined[i : i + 16] for i in range(0, len(joined), 16))
-    entries = tuple(unpack_entries((raw for t, raw in opened.frames if t == FRAME_ENTRIES), name))
-    if any(index >= len(maps) for e in entries for index, _ in e.extents):
-        raise Damage("an entry of the manifest names a map that is not there", where=name)
-    references = tuple(unpack_references(opened.references, name))
-    head = parse_head(opened.joined(FRAME_HEAD), name)
-    return Manifest(Summary.of(opened.json, name), head, references, maps, entries, opened.digest)
 
 
 def parse_head(data: bytes, where: str) -> Head:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from drkit.core.errors import ConfigError
 from storage_backends.durable import make_dirs, replace
-from storage_backends.errors import StorageError
+from storage_backends.errors import OutOfSpace, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Pins:
         return {name for name, pin in self.targets.items() if pin.target not in self.retired}
 
     def save(self) -> None:
-        """Durable on return. Raises ConfigError where the folder cannot be made or written to."""
+        """Durable on return. Raises ConfigError where the folder cannot be made or written to, StorageError."""
         make_spool(self._path.parent)
         pinned = {name: asdict(pin) for name, pin in sorted(self.targets.items())}
         value = {"targets": pinned, "epoch": self.epoch, "retired": sorted(self.retired)}
@@ -71,10 +71,13 @@ class Pins:
 
 
 def make_spool(folder: Path) -> None:
-    """Make the folder of this host's state where it is missing. Raises ConfigError where this user cannot use it."""
+    """Make the folder of this host's state where it is missing. Raises ConfigError where this user cannot use it,
+    OutOfSpace."""
     try:
         make_dirs(folder)
         why = "" if os.access(folder, os.W_OK | os.X_OK) else "this user may not write there"
+    except OutOfSpace:
+        raise
     except StorageError as error:
         why = error.why or str(error)
     if why:

@@ -98,6 +98,8 @@ def open_repository(
         unsaved(error)
     if not opened:
         raise _none(absent)
+    for target in () if reading else opened:
+        target.prove()
     return Repository(ring, tuple(opened), absent, DataKey(ring, entropy))
 
 

@@ -78,7 +78,7 @@ class Sound:
 
 
 Count = Callable[[int], None]
-Taken = Callable[[bytes], None]
+Taken = Callable[[bytes], object]
 
 
 def uncounted(_: int) -> None:

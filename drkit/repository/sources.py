@@ -45,6 +45,12 @@ class Sources:
         with self._lock:
             return dict(self._bytes)
 
+    @property
+    def far(self) -> bool:
+        """Whether the target that is asked first is far away."""
+        with self._lock:
+            return bool(self._targets) and self._targets[0].far
+
     def count(self, target: Target, size_bytes: int) -> None:
         with self._lock:
             self._bytes[target.name] += size_bytes

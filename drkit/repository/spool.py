@@ -32,7 +32,7 @@ from drkit.crypto.container import DIGEST_BYTES, check_digest
 from drkit.repository.pins import make_spool
 from drkit.repository.wal import Blob
 from storage_backends import durable
-from storage_backends.errors import AlreadyExists, StorageError
+from storage_backends.errors import AlreadyExists, OutOfSpace, StorageError
 from storage_backends.oserrors import os_errors
 
 _FIRST_REST_S, _LONGEST_REST_S = 10.0, 120.0
@@ -308,14 +308,18 @@ class Spool:
     # --- where targets are ---
 
     def remember_beside(self, target: str, beside: bool) -> None:
-        """Whether an opened target is on a device of the server: what to believe when it cannot be opened."""
+        """Whether an opened target is on a device of the server: what to believe when it cannot be opened.
+
+        On a full disk it is forgotten: the target then counts as apart, and more must acknowledge, not less.
+        """
         path = self.folder / "beside" / target
         if beside == path.exists():
             return
         if beside:
-            make_spool(self.folder)
-            durable.make_dirs(path.parent)
-            durable.replace(path, b"")
+            with suppress(OutOfSpace):
+                make_spool(self.folder)
+                durable.make_dirs(path.parent)
+                durable.replace(path, b"")
         else:
             path.unlink(missing_ok=True)
 
@@ -326,15 +330,21 @@ class Spool:
 
     def pin_system(self, cluster: str, system_identifier: int) -> None:
         """Remember which system this host archives as `cluster`. Raises Conflict where it is another one, ConfigError
-        where this user cannot use the spool."""
+        where this user cannot use the spool.
+
+        A full disk is no reason not to archive: then it is left to the next one to remember. What a second server
+        would archive meanwhile under that name lies under its own identifier.
+        """
         path = self.folder / "systems" / cluster
         try:
             known = path.read_text().strip()
         except (FileNotFoundError, NotADirectoryError):
-            make_spool(self.folder)
-            durable.make_dirs(path.parent)
             try:
+                make_spool(self.folder)
+                durable.make_dirs(path.parent)
                 durable.write_new(path, [f"{system_identifier}\n".encode()])
+                return
+            except OutOfSpace:
                 return
             except AlreadyExists:
                 known = path.read_text().strip()

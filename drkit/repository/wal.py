@@ -19,6 +19,7 @@ import zstandard
 
 from drkit.core.errors import Damage, KeyMissing
 from drkit.crypto.container import (
+    CODEC_STORED,
     DIGEST_BYTES,
     FRAME,
     FRAME_BYTES,
@@ -87,14 +88,14 @@ def kind_of(file: str) -> Kind:
 
 
 def pack(ring: Ring, file: str, source: BinaryIO, segment_bytes: int, level: int) -> Packed:
-    """Read `source` (buffered) to its end and compress it. Memory: its compressed size."""
+    """Read `source` (buffered) to its end and compress it; level 0: store it as it is. Memory: its compressed size."""
     identity = blake3.blake3(key=ring.identity_key)
     compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
     payloads, size_bytes = [], 0
     while piece := source.read(PIECE_BYTES):
         identity.update(piece)
         size_bytes += len(piece)
-        payload, codec = compress(compressor, piece)
+        payload, codec = compress(compressor, piece) if level else (piece, CODEC_STORED)
         payloads.append((payload, len(piece), codec))
     return Packed(WalFacts(file, size_bytes, identity.digest(), segment_bytes), tuple(payloads))
 
@@ -268,6 +269,8 @@ class _PartsReader:
                 part = next(self._parts, None)
                 if part is None:
                     break
+                if not pieces and len(part) == size_bytes:
+                    return part  # a frame: no copy
                 self._rest = memoryview(part)
             pieces.append(self._rest[:size_bytes])
             self._rest = self._rest[size_bytes:]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from tests.acceptance.doorway import Doorway, doorway
+from tests.acceptance.doorway import doorway
 from tests.acceptance.scene import Target
 from tests.real.postgres import give
 from tests.real.rgw import RgwServer
@@ -58,7 +59,14 @@ def bucket(rgw: RgwServer, root: Path, name: str) -> Iterator[Store]:
         yield Store(s3_target(rgw, root, name, port), port.shut, port.open)
 
 
-def s3_target(rgw: RgwServer, root: Path, name: str, port: Doorway | None = None) -> Target:
+class Port(Protocol):
+    """What stands before a server."""
+
+    @property
+    def endpoint(self) -> str: ...
+
+
+def s3_target(rgw: RgwServer, root: Path, name: str, port: Port | None = None) -> Target:
     """A target in a new bucket, its credentials in files below `root`."""
     lines = ['site = "two"', 'medium = "object"', 'timeout = "5s"', 'addressing = "path"']
     lines.append(f'endpoint = "{port.endpoint if port else rgw.endpoint}"')

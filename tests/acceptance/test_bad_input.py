@@ -127,6 +127,9 @@ CASES = [
     Case("key-open-to-all", "restore", 3, "config", ("master.key", "0644"), lambda copy: copy.key.chmod(0o644)),
     Case("key-unreadable", "restore", 3, "config", ("master.key", "denied"), lambda copy: copy.key.chmod(0)),
     Case("key-garbled", "restore", 8, "key", ("master.key",), lambda copy: _rewrite(copy.key, "drkit is a program\n")),
+    Case("key-binary", "restore", 8, "key", ("master.key",), lambda copy: _bytes(copy.key, bytes(range(256)))),
+    Case("key-random", "backup", 8, "key", ("master.key",), lambda copy: _bytes(copy.key, b"\x17" * 32)),
+    Case("key-huge", "list", 8, "key", ("master.key",), lambda copy: _bytes(copy.key, b"\xff" * 100_000)),
     # destinations
     Case("running-server", "restore --into {data}", 4, "refused", ("postmaster.pid", "{data}", "stop")),
     Case("running-server-delta", "restore --delta --into {data}", 4, "refused", ("postmaster.pid", "{data}")),
@@ -171,6 +174,10 @@ def _other_key(copy: Copy) -> None:
 
 def _rewrite(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+def _bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -50,16 +50,22 @@ def size_of(folder: Path) -> int:
 
 
 class Drkit:
-    """drkit with its daemon, as it runs on a host."""
+    """drkit with its daemon, as it runs on a host. bucket: lines of a section [target.NAME], in place of folders."""
 
     name = "drkit"
 
-    def __init__(self, server: Server, folder: Path, *, targets: int = 1, level: int = 3) -> None:
+    def __init__(
+        self, server: Server, folder: Path, *, targets: int = 1, level: int = 3, bucket: Sequence[str] = ()
+    ) -> None:
         self._folder, self._targets = folder, [folder / f"t{n}" for n in range(targets)]
         folder.mkdir()
         lines = [f'[cluster.bench]\nconnection = "{server.conninfo()}"\nsite = "here"']
-        lines += [f'[target.{path.name}]\nurl = "file://{path}"\nsite = "here"' for path in self._targets]
+        if bucket:
+            lines += ["[target.cloud]", *bucket]
+        else:
+            lines += [f'[target.{path.name}]\nurl = "file://{path}"\nsite = "here"' for path in self._targets]
         lines.append(f'[keys]\nfile = "{folder}/key"\n[backup]\ncompression = "zstd:{level}"')
+        lines.append(f'[wal]\ncompression = "zstd:{level}"')
         lines.append(f'[daemon]\nspool = "{folder}/spool"\nsocket = "{folder}/socket"\n')
         self.config = folder / "drkit.toml"
         self.config.write_text("\n".join(lines))

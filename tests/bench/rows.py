@@ -5,16 +5,20 @@ Each takes the scene and an empty folder, and gives samples by contestant and wh
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.acceptance.stores import s3_target
 from tests.bench.contestants import Contestant, Drkit, PgBackRest, own_folder
 from tests.bench.meter import Sample, measure, measure_until
 from tests.bench.scene import ROUNDS, Scene, Work, alternate, nothing
-from tests.real.postgres import run
+from tests.real.distance import distance
+from tests.real.postgres import make_folder, run
+from tests.real.rgw import ensure_installed, start
 
 _OPENSSL = f"-aes-256-ctr -K {'00' * 32} -iv {'00' * 16}"
 
@@ -158,6 +162,39 @@ def _verify(scene: Scene, folder: Path) -> Found:
         return Found(alternate(works))
 
 
+_DISTANCE_S = 0.02
+
+
+def _far(*, restore: bool) -> Callable[[Scene, Path], Found]:
+    """A bucket of a Ceph gateway behind a proxy, which answers later or at once."""
+
+    def row(scene: Scene, folder: Path) -> Found:
+        with ExitStack() as stack:
+            ensure_installed()
+            rgw = start(make_folder("drkit-rgw-"))
+            stack.callback(shutil.rmtree, rgw.folder, ignore_errors=True)
+            stack.callback(rgw.stop)
+            way = stack.enter_context(distance(rgw.endpoint))
+            target = s3_target(rgw, folder, "cloud", way)
+            one = Drkit(scene.server, folder / "drkit", bucket=[f'url = "{target.url}"', *target.lines])
+            stack.callback(one.close)
+            scene.archive_by(one)
+            one.backup(full=True)
+            out = folder / "out"
+
+            def work(delay_s: float) -> Work:
+                def before() -> None:
+                    own_folder(out)
+                    scene.await_archived()
+                    way.delay_s = delay_s
+
+                return before, (lambda: one.restore(out)) if restore else (lambda: one.backup(full=True))
+
+            return Found(alternate({"drkit": work(_DISTANCE_S), "drkit, 0 ms": work(0.0)}))
+
+    return row
+
+
 def _archive(targets: int) -> Callable[[Scene, Path], Found]:
     def row(scene: Scene, folder: Path) -> Found:
         names = scene.write_segments()
@@ -273,6 +310,8 @@ ROWS = [
     Row("incremental-wide", "incremental, 1 % of rows, scattered", _incremental(Scene.update_scattered), goal=0.6),
     Row("restore", "restore", _restore(delta=False), goal=0.8),
     Row("restore-delta", "restore --delta over an intact folder", _restore(delta=True), goal=0.6),
+    Row("backup-far", "full backup to S3, 20 ms away", _far(restore=False), "drkit, 0 ms", 1.15),
+    Row("restore-far", "restore from S3, 20 ms away", _far(restore=True), "drkit, 0 ms", 1.15),
     Row("archive", "archiving ready segments", _archive(1), goal=0.6),
     Row("archive-2", "archiving ready segments to 2 targets", _archive(2), goal=0.6),
     Row("replay", "replaying segments", _replay, goal=0.65),

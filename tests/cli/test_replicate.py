@@ -59,8 +59,8 @@ def test_it_is_a_job_that_can_be_scheduled() -> None:
 
 def test_a_plan_and_then_the_work(drkit: Any, scene: Scene) -> None:
     status, plan = drkit("replicate", "--plan")
-    rows = {row["name"]: row for row in plan["targets"]}
-    assert status == 0 and plan["plan"] and len(rows["b"]["backups"]) == 2 and rows["a"]["backups"] == []
+    planned = {row["name"]: row for row in plan["targets"]}
+    assert status == 0 and plan["plan"] and len(planned["b"]["backups"]) == 2 and planned["a"]["backups"] == []
     assert not list((scene.root / "b").rglob("manifests/*"))
     status, done = drkit("replicate", "orders")
     rows = {row["name"]: row for row in done["targets"]}
@@ -69,9 +69,11 @@ def test_a_plan_and_then_the_work(drkit: Any, scene: Scene) -> None:
         and rows["b"]["state"] == "done"
         and sorted(rows["b"]["backups"]) == sorted(plan["targets"][1]["backups"])
     )
-    assert rows["b"]["objects"]["manifests"] == 2 and rows["b"]["bytes"] > 0
+    assert rows["b"]["kinds"]["manifests"] == 2 and rows["b"]["bytes"] > 0
+    assert rows["b"]["objects"] == sum(rows["b"]["kinds"].values()) == planned["b"]["objects"]
+    assert rows["a"]["objects"] == planned["a"]["objects"] == 0
     status, again = drkit("replicate")
-    assert status == 0 and [row["files"] for row in again["targets"]] == [0, 0]
+    assert status == 0 and [row["objects"] for row in again["targets"]] == [0, 0]
 
 
 def test_people_read_it_too(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

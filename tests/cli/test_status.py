@@ -14,7 +14,7 @@ from drkit.cli.status_text import show
 from drkit.daemon.seen import Seen
 from drkit.daemon.status import DaemonView, judge_status
 from policies.objectives import Promises
-from policies.protection import ClusterSeen, ServerSeen
+from policies.sights import ClusterSeen, ServerSeen
 from tests.cli.promises import kept_promise
 from tests.daemon.facts import NOW
 from tests.policies.test_protection import target

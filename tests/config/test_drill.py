@@ -61,10 +61,25 @@ def test_a_drill_of_the_configuration() -> None:
         ('scenario = "disk-lost"\nmin_size = 5', "5 has no unit"),
     ],
 )
-def test_what_is_wrong_is_named(line: str, told: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        check(tomllib.loads(f"{BASE}[drill.x]\n{line}\n"), HERE)
-    assert told in error.value.why
+def test_what_is_wrong_is_named_and_costs_nothing_else(line: str, told: str) -> None:
+    """Archiving goes by the same file."""
+    config = check(tomllib.loads(f"{BASE}[drill.x]\n{line}\n"), HERE)
+    assert list(config.wrong_drills) == ["x"] and told in config.wrong_drills["x"]
+    assert list(config.drill) == ["monthly"]
+
+
+def test_a_name_that_no_drill_may_have_and_a_drill_that_is_no_table() -> None:
+    wrong = check(tomllib.loads(f'{BASE}[drill."A b"]\nscenario = "disk-lost"\n[drill]\nscenario = "flood"'), HERE)
+    assert wrong.wrong_drills["A b"] == "[drill.A b]: a name has a-z, 0-9, '-' and '_', 40 at most"
+    assert wrong.wrong_drills["scenario"] == "drill.scenario = 'flood': is a table"
+    bare = f"drill = 5\n{BASE.partition('[drill.monthly]')[0]}"
+    assert check(tomllib.loads(bare), HERE).wrong_drills == {"": "drill = 5: is a table"}
+
+
+def test_what_else_is_wrong_is_still_refused() -> None:
+    with pytest.raises(ConfigError, match="backups is not a known key") as error:
+        check(tomllib.loads(f'{BASE}[drill.x]\nscenario = "flood"\n[backups]\nworkers = 1\n'), HERE)
+    assert "drill" not in error.value.why.partition("(allowed")[0]
 
 
 def test_a_recovery_knows_no_more_than_it_needs() -> None:

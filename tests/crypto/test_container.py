@@ -130,12 +130,13 @@ def test_an_object_of_another_repository_kind_or_name_is_refused() -> None:
         open_object(ring(seed=2), data, kind=KIND, name=NAME)
 
 
-def test_a_version_from_the_future_names_the_cure() -> None:
+@pytest.mark.parametrize(("version", "cure"), [(2, "newer drkit"), (0, "a new repository")])
+def test_another_version_is_named_with_its_cure(version: int, cure: str) -> None:
     data = bytearray(small())
-    data[8] = 1
+    data[8] = version
     with pytest.raises(Damage) as found:
         parse_header(bytes(data), NAME)
-    assert "version 1" in str(found.value) and "newer drkit" in found.value.cure
+    assert f"version {version}" in str(found.value) and cure in found.value.cure
 
 
 def frame_spans(data: bytes) -> list[tuple[int, int]]:
@@ -252,7 +253,7 @@ def test_the_header_lies_where_the_format_says() -> None:
     data = seal_json(DataKey(ring(7), seeded(1)), KIND, ID, {"name": NAME}, b"r" * 80).joined()
 
     assert data[:8] == bytes.fromhex("64 72 6B 69 74 00 1A 0A")
-    assert struct.unpack_from("<HBBI", data, 8) == (0, KIND, 0, 128)
+    assert struct.unpack_from("<HBBI", data, 8) == (1, KIND, 0, 128)
     assert data[16:32] == REPOSITORY and data[32:48] == ID
     assert struct.unpack_from("<IIQ", data, 48) == (7, len('{"name":""}') + len(NAME), 80)
     assert data[104:128] == bytes(24)

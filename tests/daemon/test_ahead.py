@@ -122,7 +122,9 @@ def test_all_that_waits_is_pushed_ahead_and_while_archiving_fails_one_file_only(
     for number in range(1, 100):
         mark(world, segment(number))
     part = ahead(host)
+    assert not part.hurries("orders")
     assert [name.text for _, name in part.scan()] == [segment(number) for number in range(1, 100)]
+    assert part.hurries("orders")
     for switch in host.switches.values():
         switch.away = True
     with pytest.raises(Exception, match="is not archived"):

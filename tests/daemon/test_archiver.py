@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import random
 import threading
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +17,7 @@ from drkit.core.errors import ConfigError, Conflict, Refused, Unreachable
 from drkit.core.log import NoLog
 from drkit.daemon.ledger import Ledger
 from drkit.daemon.payer import Payer
-from drkit.engines.postgres.wal import WrongSystem
+from drkit.engines.postgres.wal import WrongSystem, parse_name
 from drkit.jobs.wal_source import Recycled
 from storage_backends.errors import StorageError
 from tests.daemon.wal_host import Host
@@ -59,6 +62,84 @@ def test_a_result_is_of_a_content_never_of_a_name(host: Host, world: World) -> N
     assert host.push(world.segment(NAME)) == ("a", "b")
 
 
+class Counting:
+    """A file that knows how much of it was read."""
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.read_bytes = path.open("rb"), 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.read_bytes += len(data)
+        return data
+
+    def seek(self, offset: int) -> int:
+        return self.file.seek(offset)
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+class Later(SystemClock):
+    """By so much that what was written just now was left alone for long."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(hours=1)
+
+
+def read_by_push(host: Host, path: Path) -> int:
+    file = Counting(path)
+    assert host.push_open(NAME, file) == ("a", "b")  # type: ignore[arg-type]
+    return file.read_bytes
+
+
+def test_a_file_is_read_once_and_not_again_while_nobody_wrote_to_it(host: Host, world: World) -> None:
+    host.archiver._clock = Later()
+    path = world.segment(NAME)
+    first = read_by_push(host, path)
+    assert world.segment_bytes <= first < world.segment_bytes + 4096
+    assert read_by_push(host, path) < 4096
+    copy = world.root / NAME
+    copy.write_bytes(path.read_bytes())
+    assert read_by_push(host, copy) >= world.segment_bytes, "another file is read, whatever its name"
+
+
+def test_what_was_written_just_now_is_read_again(host: Host, world: World) -> None:
+    """Its times may be as coarse as 2 s: a change behind the first reading need not show in them."""
+    path = world.segment(NAME)
+    read_by_push(host, path)
+    assert read_by_push(host, path) >= world.segment_bytes
+
+
+def test_a_change_shows_also_where_its_time_was_put_back(host: Host, world: World) -> None:
+    host.archiver._clock = Later()
+    path = world.segment(NAME)
+    read_by_push(host, path)
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(world.segment_bytes // 2)
+        file.write(b"changed")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(Conflict):
+        host.push(path)
+
+
+def test_who_hurries_compresses_no_harder_than_level_1(world: World, tmp_path: Path) -> None:
+    words = random.Random(1).choices([b"insert ", b"update ", b"delete ", b"commit "], k=1 << 17)
+    head = segment_bytes_of(NAME)[:4096]
+    sizes = []
+    for number, (level, hurried) in enumerate([(9, False), (9, True), (1, False)]):
+        one = World(tmp_path / str(number))
+        host = Host(one)
+        host.archiver._settings = replace(host.archiver._settings, level=level)
+        host.targets.look()
+        path = one.wal_file(NAME, (head + b"".join(words))[: one.segment_bytes].ljust(one.segment_bytes, b"x"))
+        with path.open("rb") as file:
+            host.archiver.push(host.place, parse_name(NAME), file, hurried=hurried)
+        sizes.append(len(one.stored("a", NAME)))
+    assert sizes[0] < sizes[1] == sizes[2]
+
+
 def test_two_pushes_of_one_content_at_once_are_one(host: Host, world: World) -> None:
     path, backend = world.segment(NAME), host.switches["a"]
     backend.go.clear()
@@ -100,7 +181,7 @@ def test_a_segment_that_is_recycled_while_it_is_read_is_not_archived(host: Host,
         def read(self, size: int = -1) -> bytes:
             data = self.file.read(size)
             self.reads += 1
-            if self.reads == 4:  # header, digest, its end, then the piece that is compressed
+            if self.reads == 2:  # header, then the piece that is compressed
                 path.write_bytes(segment_bytes_of(NEXT))
             return data
 

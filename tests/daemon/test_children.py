@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,27 @@ def test_a_lock_file_from_another_boot_names_nobody(world: World) -> None:
     os.pwrite(taken, f"{os.getpid()} 1\n".encode(), 0)
     assert world.claims.take("orders") == Holder(None)
     os.close(taken)
+
+
+@pytest.mark.parametrize(("nice", "io", "class_"), [(0, "normal", 0), (7, "idle", 3)])
+def test_a_job_stands_back_as_far_as_it_is_told(tmp_path: Path, nice: int, io: str, class_: int) -> None:
+    """What is told from within: nice(2) and the class of ioprio_get(2), also of a thread that the job starts."""
+    world = World(tmp_path)
+    program = """
+        import ctypes, json, os, threading
+        from pathlib import Path
+        import sys
+        number = {"x86_64": 252, "aarch64": 31, "riscv64": 31, "ppc64le": 274, "s390x": 283}[os.uname().machine]
+        def look():
+            found.append([os.nice(0), ctypes.CDLL(None).syscall(number, 1, 0) >> 13])
+        found = []
+        look()
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        Path(sys.argv[1], "found").write_text(json.dumps(found))
+    """
+    runner = replace(world.children(), nice=nice, io=io)
+    assert runner.run(world.order(program), world.token).exit == 0
+    base = os.nice(0)
+    assert json.loads((tmp_path / "found").read_text()) == [[base + nice, class_]] * 2

@@ -13,7 +13,7 @@ from drkit.cli.verbs import VERBS, jobs
 from drkit.config.load import check
 from drkit.config.model import Config
 from drkit.core.errors import ConfigError
-from drkit.daemon.duties import broken_files, duties, impossible, refuse_impossible, short_drills
+from drkit.daemon.duties import broken_drills, duties, impossible, refuse_impossible, short_drills
 from policies.protection import Level
 
 _BASE = """
@@ -103,15 +103,30 @@ def of_drill(scenario: str) -> Config:
     return config(f'{own}[[schedule]]\njob = "drill"\ncron = "0 1 * * *"\nscenario = "{scenario}"')
 
 
-def test_a_drill_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+def told_of(wanted: Config) -> str:
+    """What is told of the one drill that cannot be run. The daemon starts all the same: archiving does not hang on
+    it."""
+    refuse_impossible(wanted, {"drill"}, FILE)
+    (found,) = broken_drills(wanted)
+    assert (found.kind, found.level) == ("schedule.drill", Level.BAD) and found.cure
+    return found.text
+
+
+def test_a_drill_that_there_is_not_is_told_with_those_that_there_are() -> None:
     for known in ("region-loss", "D10", "d01", "fridays"):
-        refuse_impossible(of_drill(known), {"drill"}, FILE)
+        assert broken_drills(of_drill(known)) == []
     for unknown in ("nonsense", "D99", "orders"):
-        with pytest.raises(ConfigError, match=rf"schedule\[1\].scenario = '{unknown}': no such drill") as caught:
-            refuse_impossible(of_drill(unknown), {"drill"}, FILE)
+        text = told_of(of_drill(unknown))
+        assert f"schedule[1].scenario = '{unknown}': no such drill" in text
         for name in ("fridays", "dropped-table (D01)", "wal-gap (D10)"):
-            assert name in caught.value.why
-        assert problem(caught.value).exit == 3
+            assert name in text
+
+
+def test_a_section_that_is_wrong_is_told_once_scheduled_or_not() -> None:
+    wrong = '[drill.fridays]\nscenario = "flood"\n'
+    bell = '[[schedule]]\njob = "drill"\ncron = "0 1 * * *"\nscenario = "fridays"'
+    for text in (wrong, wrong + bell):
+        assert "drill.fridays.scenario = 'flood': allowed" in told_of(config(text))
 
 
 def test_a_drill_in_a_file_is_named_by_its_whole_path_and_read(tmp_path: Path) -> None:
@@ -119,14 +134,11 @@ def test_a_drill_in_a_file_is_named_by_its_whole_path_and_read(tmp_path: Path) -
     for content, told in ((None, "file is missing"), ('scenario = "flood"', "no definition"), ("{", "not TOML")):
         if content is not None:
             file.write_text(content)
-        (found,) = broken_files(of_drill(str(file)))
-        assert told in found.text and f"schedule[1].scenario = '{file}'" in found.text
-        assert (found.kind, found.level, found.about) == ("schedule.file", Level.BAD, str(file)) and found.cure
-        refuse_impossible(of_drill(str(file)), {"drill"}, FILE)  # the daemon starts: archiving does not hang on it
+        text = told_of(of_drill(str(file)))
+        assert told in text and f"schedule[1].scenario = '{file}'" in text
     file.write_text('scenario = "disk-lost"\n')
-    assert broken_files(of_drill(str(file))) == []
-    with pytest.raises(ConfigError, match="whole path"):
-        refuse_impossible(of_drill("mine.toml"), {"drill"}, FILE)
+    assert broken_drills(of_drill(str(file))) == []
+    assert "whole path" in told_of(of_drill("mine.toml"))
 
 
 def test_a_scheduled_drill_that_could_not_break_the_rpo_is_named() -> None:

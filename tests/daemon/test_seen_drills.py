@@ -10,7 +10,8 @@ from drills.report.model import DrillReport, Verdict
 from drills.shelf import shelve
 from drkit.crypto.container import DataKey
 from drkit.daemon.seen_drills import Drills, by_drill, read_drills
-from drkit.jobs.policy_facts import Server, gather, nothing_answers
+from drkit.jobs.policy_facts import gather, nothing_answers
+from drkit.jobs.policy_server import Server
 from drkit.repository.repository import Repository
 from storage_backends.memory import MemoryBackend
 from tests.crypto.rings import ring, seeded

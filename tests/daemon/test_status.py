@@ -27,7 +27,8 @@ from drkit.daemon.status import (
     see_daemon,
 )
 from policies.objectives import Promises
-from policies.protection import ClusterSeen, Finding, Level, Protection, ServerSeen, TargetSeen
+from policies.protection import Finding, Level, Protection
+from policies.sights import ClusterSeen, ServerSeen, TargetSeen
 from tests.core.clocks import HandClock
 from tests.daemon.facts import HOUR, NOW, archive, facts, record
 from tests.policies.test_protection import target
@@ -107,7 +108,7 @@ def test_a_schedule_without_a_daemon_is_at_risk() -> None:
 
 
 def test_a_drill_that_is_scheduled_and_broken_puts_at_risk_and_is_heard_of_outside() -> None:
-    broken = Finding("schedule.file", Level.BAD, "the drill's file is missing")
+    broken = Finding("schedule.drill", Level.BAD, "the drill's file is missing")
     alive = DaemonView(True, facts=facts())
     status = judge_status(NOW, alive, [seen()], broken=[broken])
     assert status.state is Protection.AT_RISK and broken in liveness(status)

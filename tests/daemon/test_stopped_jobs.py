@@ -120,21 +120,30 @@ def test_segments_are_acknowledged_while_every_job_is_killed(world: BackupWorld)
         assert daemon.stop() == 0
 
 
-def test_a_drill_whose_file_is_gone_keeps_nothing_else_from_running(world: BackupWorld) -> None:
-    """The daemon starts, archives, takes its backup, and says what is wrong."""
+def test_drills_that_cannot_be_run_keep_nothing_else_from_running(world: BackupWorld) -> None:
+    """The daemon starts, archives, takes its backup, and says what is wrong; so does archiving without it."""
     plain, gone = world.extra, world.root / "gone.toml"
     world.extra += f'\n[[schedule]]\njob = "drill"\ncron = "0 1 1 1 *"\nscenario = "{gone}"\n'
+    world.extra += '[drill.fridays]\nscenario = "disk-lost"\nlegder = true\n'
     world.write_config()
     try:
         with real_daemon(world.config) as daemon:
             write(world, 2)
             until(lambda: len(world.listed()) > 0, world.server, timeout_s=120)
             status = json.loads(world.drkit("--json", "status", check=False).stdout)
-            (found,) = [one for one in status["findings"] if one["kind"] == "schedule.file"]
-            assert found["level"] == "bad" and str(gone) in found["text"]
+            found = {one["about"]: one for one in status["findings"] if one["kind"] == "schedule.drill"}
+            assert {one["level"] for one in found.values()} == {"bad"}
+            assert str(gone) in found[str(gone)]["text"]
+            assert "drill.fridays.legder is not a known key; did you mean 'ledger'?" in found["fridays"]["text"]
             assert status["state"] != "protected"
             assert world.drkit("check", "--liveness", check=False).returncode == 10
+            checked = world.drkit("check", check=False)
+            assert checked.returncode == 4 and "drill.fridays.legder" in checked.stdout
+            assert world.drkit("drill", "run", "fridays", check=False).returncode == 3
+            listed = world.drkit("--json", "drill", "list", check=False)
+            assert listed.returncode == 3 and list(json.loads(listed.stdout)["wrong"]) == ["fridays"]
             assert daemon.stop() == 0
+        write(world, 1)
     finally:
         world.extra = plain
         world.write_config()

@@ -123,9 +123,9 @@ def test_what_the_daemon_knows_of_itself() -> None:
 
 
 def test_a_schedule_that_asks_for_what_it_cannot_have_is_told_as_long_as_it_does() -> None:
-    heard, broken = Heard(), [Finding("schedule.file", Level.BAD, "the drill's file is missing")]
+    heard, broken = Heard(), [Finding("schedule.drill", Level.BAD, "the drill's file is missing")]
     watch = LiveWatch(facts, {}, heard, HandClock(), broken=lambda: broken)
     watch.judge()
     broken.clear()
     watch.judge()
-    assert [[one.kind for one in found] for _, found in heard.reports] == [["schedule.file"], []]
+    assert [[one.kind for one in found] for _, found in heard.reports] == [["schedule.drill"], []]

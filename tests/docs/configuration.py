@@ -21,6 +21,7 @@ from drkit.config.drill import SCENARIOS
 from drkit.config.explain import written
 from drkit.config.find import SYSTEM_FILE
 from drkit.core import units
+from drkit.core.flow import MOST_WORKERS
 from policies.rule import ALLOWED
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -72,6 +73,9 @@ What version 0.1 checks and explains, but does not act on yet: `immutable`. `max
 unknown until something verifies. A job in `[[schedule]]` that this version does not have is refused: by `drkit check`,
 and by the daemon, which does not start.
 
+A section `[drill.NAME]` that is wrong stops nothing but that drill: archiving, backups and the daemon go on, `drkit
+status`, `drkit check` and the daemon tell of it, and `drkit drill run` refuses it.
+
 ## The environment
 
 `DRKIT_<SECTION>__<KEY>` overrides a key: `DRKIT_COPIES__RULE=2-1-0`, `DRKIT_TARGET__VAULT__ENDPOINT=https://s3.example`,
@@ -104,6 +108,7 @@ _TYPES = {
     "TargetUrl": "`file:///FOLDER`, `s3://BUCKET` or `s3://BUCKET/PREFIX`",
     "Endpoint": "`https://HOST` or `http://HOST:PORT`",
     "LoopbackAddress": "`127.0.0.1:PORT`, `[::1]:PORT`",
+    "Workers": f"whole number, 0 to {MOST_WORKERS}",
     "Webhook": "`https://HOST/PATH`",
     "ZoneName": "a zone's name: `Europe/Berlin`",
     "Cron": "five fields: `0 1 * * *`",

@@ -11,6 +11,8 @@ from drills.definition import ALIASES, Definition, built_in, find_definition, wi
 from drills.order import sides
 from drills.scenarios.registry import SCENARIOS
 from drkit.config.drill import Drill
+from drkit.config.load import check
+from drkit.config.model import Config
 from drkit.core.errors import ConfigError, Missing, UsageError
 from drkit.core.units import parse_duration
 
@@ -21,28 +23,46 @@ def drill(**keys: object) -> Drill:
     return Drill.model_validate({"scenario": "disk-lost"} | keys)
 
 
+def configured(**sections: object) -> Config:
+    """A configuration with these sections [drill.NAME]."""
+    target = {"url": "file:///backup", "site": "x"}
+    return check({"cluster": {"orders": {}}, "target": {"a": target}, "drill": sections}, Path("/etc/drkit/drkit.toml"))
+
+
+NONE = configured()
+
+
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
 def test_what_comes_with_drkit_is_found_by_name_and_number(alias: str, name: str) -> None:
-    found = find_definition(alias.lower(), {})
+    found = find_definition(alias.lower(), NONE)
     assert (found.name, found.scenario_id, found.drill.scenario) == (name, alias, name)
-    assert found == find_definition(name, {}) == built_in(name)
+    assert found == find_definition(name, NONE) == built_in(name)
     assert SCENARIOS[name]().ident == alias
     assert json.loads(json.dumps(found.as_json()))["deadlines"]["restore"] == "4h"
 
 
 def test_the_configuration_comes_first_and_may_replace_what_is_built_in() -> None:
-    mine = {"disk-lost": drill(title="mine"), "monthly": drill(title="monthly")}
-    assert find_definition("D03", mine).drill.title == "mine"
+    mine = configured(**{name: {"scenario": "disk-lost", "title": name} for name in ("disk-lost", "monthly")})
+    assert find_definition("D03", mine).drill.title == "disk-lost"
     assert find_definition("monthly", mine).source == "the configuration"
     with pytest.raises(Missing, match="no drill 'yearly'") as error:
         find_definition("yearly", mine)
     assert "monthly" in error.value.why and "wal-gap" in error.value.why
 
 
+def test_a_section_that_is_wrong_is_refused_and_no_built_in_one_stands_in_for_it() -> None:
+    mine = configured(monthly={"scenario": "flood"}, **{"disk-lost": {"scenario": "disk-lost", "lodger": True}})
+    for wanted, told in (("monthly", "drill.monthly.scenario = 'flood'"), ("D03", "drill.disk-lost.lodger")):
+        with pytest.raises(ConfigError, match="is defined wrongly") as error:
+            find_definition(wanted, mine)
+        assert told in error.value.why
+    assert find_definition("region-loss", mine) == built_in("region-loss")
+
+
 def test_a_file_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('scenario = "region-loss"\nrto = "20m"\n[[assertion]]\nname = "a"\nsql = "select true"\n')
-    found = find_definition(str(path), {})
+    found = find_definition(str(path), NONE)
     assert (found.name, found.source, found.drill.assertion[0].name) == ("mine", str(path), "a")
     for text, what in (
         ('scenario = "flood"', "scenario: "),
@@ -54,10 +74,10 @@ def test_a_file_of_its_own(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(ConfigError) as error:
-            find_definition(str(path), {})
+            find_definition(str(path), NONE)
         assert what in f"{error.value}"
     with pytest.raises(Missing):
-        find_definition(str(tmp_path / "nowhere.toml"), {})
+        find_definition(str(tmp_path / "nowhere.toml"), NONE)
 
 
 def test_what_a_drill_may_read() -> None:
@@ -78,7 +98,7 @@ def test_the_command_line_changes_one_key_and_leaves_the_others(tmp_path: Path) 
     path.write_text(
         'scenario = "region-loss"\nmin_size = "100MB"\nrpo = "2m"\nledger = true\n[deadlines]\nrestore = "1h"'
     )
-    found = find_definition(str(path), {}).drill
+    found = find_definition(str(path), NONE).drill
     assert found.changed({}) == found
     changed = found.changed({"point": "oldest", "allow_sites": ("dub",)})
     assert (changed.point, changed.allow_sites, changed.min_size, changed.rpo) == ("oldest", ("dub",), 10**8, found.rpo)

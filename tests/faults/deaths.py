@@ -26,6 +26,7 @@ from drkit.jobs import (  # noqa: F401  loaded before the fork
     backup_record,
     rates,
     restore,
+    restore_sync,
 )
 
 DIED = 77
@@ -59,7 +60,7 @@ def dying(count: int) -> list[str]:
 
     for name in (*NAMES, *METADATA):
         setattr(os, name, wrap(name, getattr(os, name)))
-    setattr(restore, "_syncfs", wrap("syncfs", restore._syncfs))  # noqa: B010  goes to libc, past the module os
+    setattr(restore_sync, "_syncfs", wrap("syncfs", restore_sync._syncfs))  # noqa: B010  goes to libc, past the module os
     return seen
 
 

@@ -36,7 +36,7 @@ def masters(secret: bytes, root: Path) -> dict[int, bytes]:  # section 3: by epo
 
 def frames(data: bytes, keys: dict[int, bytes]) -> list[tuple[int, bytes]]:  # section 2: type and content of each
     magic, version, kind, *_, repo, oid, epoch, jsons, refs, wrap = struct.unpack_from("<8sHBBI16s16sIIQ40s", data)
-    assert (magic, version) == (b"drkit\0\x1a\n", 0), "this is no object of format version 0"
+    assert (magic, version) == (b"drkit\0\x1a\n", 1), "this is no object of format version 1"
     data_key = keywrap.aes_key_unwrap(derive(keys[epoch], repo, b"drkit wrap"), wrap)
     cipher = AESGCM(derive(data_key, oid, b"drkit object" + repo + bytes([kind])))
     found, at, last = list[tuple[int, bytes]](), 128 + jsons + refs, 0

@@ -125,7 +125,7 @@ def document() -> dict[str, object]:
         **{f"key id {e}": ring.key_id(e) for e in ring.masters},
     }
     return {
-        "format": 0,
+        "format": 1,
         "zstandard": ".".join(map(str, zstandard.ZSTD_VERSION)),
         "key file": format_key_file(SECRET.value, "of the test vectors").splitlines(),
         "passphrase": WORDS.value.decode(),

@@ -14,6 +14,7 @@ from drkit.core.cancel import CancelToken
 from drkit.core.log import NoLog
 from drkit.core.progress import Silent
 from drkit.crypto.container import DataKey
+from drkit.engines.postgres.lsn import Lsn
 from drkit.engines.postgres.wal import segment_name
 from drkit.jobs.expire import ExpireOrder, Outcome, expire
 from drkit.jobs.expire_judge import Terms
@@ -182,8 +183,8 @@ class ExpireWorld:
             sample_summary(run, [1]),
             system_identifier=str(self.system),
             timeline=timeline,
-            start_lsn=f"0/{first * SEGMENT_BYTES + 40:X}",
-            stop_lsn=f"0/{(first + 1) * SEGMENT_BYTES + 100:X}",
+            start_lsn=str(Lsn(first * SEGMENT_BYTES + 40)),
+            stop_lsn=str(Lsn((first + 1) * SEGMENT_BYTES + 100)),
             start_wal=wal[0],
             stop_wal=wal[-1],
             segment_bytes=SEGMENT_BYTES,

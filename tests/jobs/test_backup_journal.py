@@ -10,6 +10,7 @@ import pytest
 
 from drkit.engines.postgres.walk import Entry as Found
 from drkit.engines.postgres.walk import EntryKind
+from drkit.jobs.backup_files import SETTLED, row_of
 from drkit.jobs.backup_journal import Journal, read_journal, still_there
 from drkit.jobs.backup_usage import Stored
 from drkit.pipeline.stager import Placed
@@ -26,13 +27,13 @@ PARENT = RunId(1_772_000_000, b"\xff" * 4)
 SOURCE = Source("machine", "/data", 5)
 OWN = RUN.binary + bytes(4)  # of the first pack and of the first map: kinds are counted apart
 FOREIGN = PARENT.binary + bytes(4)
-FILE = Found(EntryKind.FILE, "base/1/2", "/data/base/1/2", 0o600, 8192, 1, 2, 3, 4)
+FILE = row_of(Found(EntryKind.FILE, "base/1/2", "/data/base/1/2", 0o600, 8192, 1, 2, 3, 4), SETTLED)
 FACTS = Stored(100, bytes(32))
 
 
 def written(path: Path, kinds: Iterable[Kind] = (Kind.MAP, Kind.PACK)) -> None:
     journal = Journal(path, RUN, SOURCE)
-    journal.file(FILE, True, [Placed(OWN, 0, bytes(32), 0, 8192, 8192)])
+    journal.file(FILE.done([Placed(OWN, 0, bytes(32), 0, 8192, 8192)]))
     for kind in kinds:
         journal.stored(kind, OWN, FACTS, [OWN, FOREIGN] if kind is Kind.MAP else [])
 
@@ -49,7 +50,7 @@ def left_files(path: Path, *keys: str, parent: Mapping[tuple[int, bytes], Stored
         )
     left = read_journal(path)
     assert left is not None and left.known.run == RUN and left.known.source == SOURCE
-    return set(still_there(left, [Inventory(where, LAYOUT, ring())], LAYOUT, known).files)
+    return {file for file, _ in still_there(left, [Inventory(where, LAYOUT, ring())], LAYOUT, known).files}
 
 
 def test_what_is_all_there_may_be_adopted(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_torn_or_damaged_line_ends_the_journal(tmp_path: Path) -> None:
         broken[length] ^= 4
         (tmp_path / "j").write_bytes(broken)
         left = read_journal(tmp_path / "j")
-        assert left is None or (left.known.run == RUN and set(left.known.files) <= {b"base/1/2"})
+        assert left is None or (left.known.run == RUN and {file for file, _ in left.known.files} <= {b"base/1/2"})
 
 
 def test_a_finished_backup_leaves_no_journal(tmp_path: Path) -> None:

@@ -19,20 +19,18 @@ from drkit.jobs.means import Means
 from drkit.jobs.policy_facts import (
     Declared,
     PolicyOrder,
-    Server,
     Stored,
     acknowledged,
-    ask_server,
     exposure,
     forecast,
     gather,
     last_passed,
     nothing_answers,
-    oldest_unarchived,
     scan_of,
     spans,
 )
 from drkit.jobs.policy_judge import judge
+from drkit.jobs.policy_server import Server, ask_server, oldest_unarchived
 from drkit.jobs.rates import Rates
 from drkit.jobs.windows import Gap, Window
 from drkit.repository.catalogue import Backup, Catalogue, Standing, State
@@ -184,7 +182,7 @@ def test_a_forecast_needs_both_rates() -> None:
 def test_a_connection_to_nowhere_is_an_answer(tmp_path: Path) -> None:
     """Neither a dead server nor a folder that is none is an error."""
     asked = replace(order("a"), connection=f"host={tmp_path} connect_timeout=2", data_dir=tmp_path)
-    found = ask_server(asked, lambda seconds: None)
+    found = ask_server(asked.connection, asked.data_dir, lambda seconds: None)
     assert found.reachable is False
     assert "cannot connect" in found.why
     assert found.folder is None

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from drkit.jobs.policy_facts import Server, gather, verified_at
+from drkit.jobs.policy_facts import gather, verified_at
 from drkit.jobs.policy_judge import judge
+from drkit.jobs.policy_server import Server
 from drkit.repository.evidence import Known
 from policies.decision import State
 from policies.objectives import Promises

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from drkit.crypto.container import open_object
 from drkit.jobs.verify_facts import Outcome, VerifyResult
+from drkit.repository.layout import Kind
 from storage_backends.api import StorageBackend
 from storage_backends.faulty import Faulty
 from storage_backends.retry import Retrying, RetryPolicy
 from storage_backends.trace import Event, Traced
 from tests.jobs.verify_world import VerifyWorld, only, told
-from tests.repository.samples import LAYOUT
+from tests.repository.samples import LAYOUT, target
 
 
 class Died(BaseException):
@@ -81,6 +83,29 @@ def test_killed_at_every_effect_of_a_repair(tmp_path: Path) -> None:
         found = world.everything("b")
         assert {key: found[key] for key in before} == before
         assert all("/leases/" in key for key in set(found) - set(before)), "a dead repair's lease runs out by itself"
+
+
+def test_while_anything_is_repaired_every_backup_that_needs_any_of_it_is_held(tmp_path: Path) -> None:
+    """Expiry passes over backups that a live lease names: none may go while what it needs is brought back."""
+    world = VerifyWorld(tmp_path)
+    for one in world.made:
+        world.lose("b", next(key for key in one.objects if "/packs/" in key))
+    stored: dict[str, object] = {}
+
+    def wrap(name: str, inner: StorageBackend) -> StorageBackend:
+        def record(event: Event) -> None:
+            if event.verb == "commit" and event.phase == "begin" and "/packs/" in event.key:
+                where = target(name, inner)
+                keys = [info.key for info in inner.list(LAYOUT.folder("leases"))]
+                leases = [open_object(world.ring, where.read(key), kind=Kind.LEASE, name=key).json for key in keys]
+                (via,) = [lease["via"] for lease in leases if lease["job"] == "repair"]
+                stored[event.key] = via
+
+        return Traced(inner, record, clock=lambda: 0.0)
+
+    world.wrap = wrap
+    assert not world.verify(repair=True).damaged
+    assert list(stored.values()) == [sorted(str(one.run) for one in world.made)] * 2
 
 
 def test_two_repairers_at_once(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -431,6 +432,36 @@ def test_a_full_spool_fails_the_push_and_drops_nothing(world: World, small_disk:
     world.clock.sleep(600)
     assert world.push(path).acknowledged == ("a", "b")
     assert plain(world, "b", name) == content
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["an empty folder", "no folder"])
+def test_a_new_spool_on_a_full_disk_holds_up_no_wal_that_all_targets_take(
+    world: World, small_disk: Path, made: bool
+) -> None:
+    """What is durable where the rule wants it is acknowledged; what would have to wait in the spool is not."""
+    world.spool = Spool(small_disk / "spool")
+    if made:
+        world.spool.folder.mkdir()
+    with (small_disk / "other").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    with suppress(OSError):
+        for number in range(10_000):
+            (small_disk / f"other-{number}").touch()
+    assert world.push(world.segment(NAME)).acknowledged == ("a", "b")
+    assert plain(world, "b") == segment_bytes_of(NAME)
+    kept = world.backends["b"]
+    world.wrap("b", lambda inner: Faulty(inner, "create:503*"))
+    lacking = world.segment("000000010000000000000009")
+    with pytest.raises(OutOfSpace):
+        world.push(lacking)
+    for left in small_disk.glob("other*"):
+        left.unlink()
+    world.backends["b"] = kept
+    world.clock.sleep(600)
+    assert world.push(lacking).acknowledged == ("a", "b")
+    with pytest.raises(Conflict, match="orders"):
+        world.spool.pin_system("orders", SYSTEM + 1)  # remembered since there is room
 
 
 def test_wal_under_an_expired_name_goes_to_quarantine_and_tells_that_the_server_was_set_back(world: World) -> None:

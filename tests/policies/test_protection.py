@@ -9,22 +9,18 @@ import pytest
 
 from policies.decision import Breach, Decision, State
 from policies.objectives import Promises
-from policies.protection import (
+from policies.protection import ClusterVerdict, Level, Protection, judge_archiving, judge_cluster
+from policies.sights import (
     BackupFault,
     BackupSeen,
     ClusterSeen,
-    ClusterVerdict,
     DrillSeen,
     GapSeen,
     Lack,
-    Level,
-    Protection,
     ServerSeen,
     TargetSeen,
     Trouble,
     WindowSeen,
-    judge_archiving,
-    judge_cluster,
 )
 
 NOW = datetime(2026, 7, 1, 3, tzinfo=UTC)
@@ -98,6 +94,38 @@ def test_what_is_missing_is_named() -> None:
     (found,) = verdict.findings
     assert f"{SEGMENT}3" in found.text and f"{SEGMENT}4" in found.text and "2 files" in found.text
     assert found.about == f"{SEGMENT}3"
+
+
+def test_the_cure_is_the_command_that_helps() -> None:
+    """By who else has it; where nobody has, no command that only copies is named."""
+    manifest = "clusters/7/manifests/2026"
+    faults = (
+        BackupFault("1", "a pack is missing", True, "a"),
+        BackupFault("2", "a pack is missing", True),
+        BackupFault("3", "it was not completed here", False, "a"),
+        BackupFault("2026", "its manifest is missing", True, manifest=manifest),
+    )
+    gaps = (replace(gap(NOW - HOUR), elsewhere="a"), replace(gap(NOW - HOUR), first=f"{SEGMENT}6"))
+    hurt = replace(target("b"), faults=faults, windows=(window(*gaps),))
+    cures = {one.about: one.cure for one in judge_cluster(cluster(target("a"), hurt), NOW).findings}
+    repair = "`drkit verify --repair --target b` brings it from a"
+    assert cures["1"] == cures[f"{SEGMENT}3"] == repair
+    assert cures["2"] == "`drkit verify` names what is lost; `drkit backup` makes a whole one"
+    assert cures["3"] == "`drkit replicate` completes it from a"
+    assert cures["2026"].startswith(f"put {manifest} back") and "delete clusters/7/verdicts/2026 on b" in cures["2026"]
+    assert cures[f"{SEGMENT}6"] == "`drkit wal push` brings it back, from pg_wal or from any copy"
+
+    def cure_of(lack: Lack) -> str:
+        (found,) = judge_cluster(cluster(target("a"), replace(target("b"), lack=lack)), NOW).findings
+        return found.cure
+
+    assert cure_of(Lack(f"{SEGMENT}9", 1, NOW - HOUR)) == "`drkit replicate` brings it from another target"
+    damaged = cure_of(Lack(f"{SEGMENT}9", 1, NOW - HOUR, damaged=True))
+    assert damaged == "`drkit verify --repair --target b` brings it from another target"
+    assert cure_of(Lack(f"{SEGMENT}9", 1, None)).startswith("`drkit wal push`")
+    gone = TargetSeen("b", "the target was retired", "remove [target.b]")
+    (found,) = judge_cluster(cluster(target("a"), gone), NOW).findings
+    assert found.cure == "remove [target.b]"
 
 
 def test_a_gap_that_a_backup_bridges_leaves_now_restorable() -> None:

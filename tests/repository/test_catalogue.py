@@ -175,6 +175,37 @@ def test_a_manifest_that_opens_nowhere_is_still_told(world: World) -> None:
     assert found.unopened[str(made.run)]["a"].state is BROKEN
 
 
+def test_a_manifest_that_was_lost_on_every_target_is_still_told(world: World) -> None:
+    """Its verdicts say that it was good; nobody let it go."""
+    made, kept = sample(RING, 1), sample(RING, 2)
+    for where in (world.a, world.b):
+        made.store(where)
+        kept.store(where)
+        world.path(where, made.key).unlink()
+    found = world.read()
+    assert [str(one.summary.run) for one in found.backups] == [str(kept.run)]
+    assert list(found.unopened) == [str(made.run)]
+    assert world.states(made) == {"a": BROKEN, "b": BROKEN}
+    assert "its manifest is missing" in found.unopened[str(made.run)]["b"].why
+    assert world.read(world.a, absent={"b": Unavailable("open")}).unopened[str(made.run)]["b"].state is UNKNOWN
+
+
+def test_what_expired_or_was_withdrawn_is_not_lost(world: World) -> None:
+    expired, withdrawn, half = sample(RING, 1), sample(RING, 2), sample(RING, 3)
+    for where in (world.a, world.b):
+        expired.store(where)
+        bury(where, expired.key)
+        world.path(where, expired.key).unlink()
+        withdrawn.store(where, manifest=False, good=False)
+        judged(where, withdrawn.run, Verdict.WITHDRAWN)
+        half.store(where)
+        world.path(where, half.key).unlink()
+    bury(world.a, half.key, seed=5)
+    found = world.read()
+    assert not found.backups and list(found.unopened) == [str(half.run)]
+    assert world.states(half) == {"a": EXPIRED, "b": BROKEN}  # it expired on one, and was lost on the other
+
+
 def test_a_manifest_put_by_hand_without_its_closure_is_not_good(world: World) -> None:
     made = sample(RING)
     made.store(world.a, without="clusters/", good=False)

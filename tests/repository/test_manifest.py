@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drkit.core.errors import Damage, KeyMissing
+from drkit.core.scratch import Scratch
 from drkit.crypto.container import DataKey, canonical, open_object, parse_open_section
 from drkit.repository.layout import Kind, RunId
 from drkit.repository.manifest import (
@@ -21,16 +22,17 @@ from drkit.repository.manifest import (
     REFERENCE_BYTES,
     Entry,
     Head,
+    Manifest,
     Reference,
     Summary,
     _pack_entry,
-    open_manifest,
     pack_references,
     parse_head,
     seal_manifest,
     unpack_entries,
     unpack_references,
 )
+from drkit.repository.manifest_open import open_manifest
 from drkit.repository.target import Target
 from storage_backends.memory import MemoryBackend
 from tests.crypto.rings import ring, seeded
@@ -75,12 +77,18 @@ def manifest_bytes(listed: list[Entry], refs: list[Reference], maps: list[bytes]
     return seal_manifest(DataKey(ring(), seeded(1)), LAYOUT, summary(), sample_head(), refs, maps, listed).joined()
 
 
+def opened(data: bytes, run: RunId = RUN) -> Manifest:
+    sealed = Scratch()
+    sealed.append(data)
+    return open_manifest(ring(), sealed, LAYOUT, run)
+
+
 @given(st.lists(entries, max_size=20), st.lists(references, max_size=8))
 @settings(deadline=None)
 def test_a_manifest_comes_back(listed: list[Entry], refs: list[Reference]) -> None:
     maps = [bytes([n]) * 16 for n in range(3)]
 
-    found = open_manifest(ring(), manifest_bytes(listed, refs, maps), LAYOUT, RUN)
+    found = opened(manifest_bytes(listed, refs, maps))
 
     assert found.summary == summary() and found.head == sample_head()
     assert list(found.entries) == listed and list(found.maps) == maps
@@ -168,30 +176,31 @@ def test_an_entry_lies_where_the_format_says() -> None:
 def test_a_manifest_of_many_entries_is_cut_into_frames() -> None:
     listed = [Entry(1, 0, 0, 0, 0, 0, n, 0, seeded(n)(32), 0, b"p%d" % n, ((0, n),)) for n in range(30_000)]
     data = manifest_bytes(listed, [], [bytes(16)])
-    opened = open_object(ring(), data, kind=Kind.MANIFEST, name=LAYOUT.manifest(RUN))
-    types = [type_ for type_, _ in opened.frames]
+    whole = open_object(ring(), data, kind=Kind.MANIFEST, name=LAYOUT.manifest(RUN))
+    types = [type_ for type_, _ in whole.frames]
     assert types == sorted(types) and types.count(FRAME_ENTRIES) > 2 and {FRAME_HEAD, FRAME_MAPS} <= set(types)
-    assert list(open_manifest(ring(), data, LAYOUT, RUN).entries) == listed
+    found = opened(data)
+    assert list(found.entries) == listed == list(found.entries), "as often as wanted"
 
 
 def test_every_truncation_and_many_flips_of_a_manifest_are_refused() -> None:
     made = sample(ring())
     data = made.manifest.joined()
-    assert open_manifest(ring(), data, LAYOUT, made.run)
+    assert opened(data, made.run)
     for length in range(len(data)):
         with pytest.raises(Damage):
-            open_manifest(ring(), data[:length], LAYOUT, made.run)
+            opened(data[:length], made.run)
     for bit in range(0, len(data) * 8, 3):
         broken = bytearray(data)
         broken[bit // 8] ^= 1 << bit % 8
         with pytest.raises((Damage, KeyMissing)):
-            open_manifest(ring(), bytes(broken), LAYOUT, made.run)
+            opened(bytes(broken), made.run)
 
 
 def test_a_manifest_under_another_name_is_refused() -> None:
     one, other = sample(ring(), 1), sample(ring(), 2)
     with pytest.raises(Damage, match="another name"):
-        open_manifest(ring(), one.manifest.joined(), LAYOUT, other.run)
+        opened(one.manifest.joined(), other.run)
 
 
 def test_objects_swapped_within_a_target_are_refused() -> None:
@@ -211,9 +220,9 @@ def test_objects_swapped_within_a_target_are_refused() -> None:
 def test_a_manifest_whose_entries_point_nowhere_is_damage() -> None:
     entry = Entry(1, 0, 0, 1, 0, 0, 0, 0, bytes(32), 0, b"p", ((1, 0),))
     with pytest.raises(Damage, match="map"):
-        open_manifest(ring(), manifest_bytes([entry], [], [bytes(16)]), LAYOUT, RUN)
+        opened(manifest_bytes([entry], [], [bytes(16)]))
     with pytest.raises(Damage, match="maps"):
-        open_manifest(ring(), manifest_bytes([], [], [bytes(15)]), LAYOUT, RUN)
+        opened(manifest_bytes([], [], [bytes(15)]))
 
 
 @pytest.mark.parametrize("member", list(Head.__slots__))

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from drkit.core.errors import Damage
-from drkit.crypto.container import FRAME, HEADER_BYTES, DataKey, check_digest, parse_open_section
+from drkit.crypto.container import CODEC_STORED, FRAME, HEADER_BYTES, DataKey, check_digest, parse_open_section
 from drkit.repository.layout import ClusterLayout, Kind
 from drkit.repository.leases import entomb
 from drkit.repository.wal import (
@@ -192,3 +192,10 @@ def test_what_has_a_tombstone_is_not_created_again(backend: MemoryBackend) -> No
     met = meet(RING, target, LAYOUT, NAME, bytes(32))
     assert met is not None and met.outcome is Outcome.EXPIRED
     assert meet(RING, target, LAYOUT, "0000000100000002000000FD", bytes(32)) is None
+
+
+def test_without_compression_the_bytes_are_stored_as_they_are() -> None:
+    content = bytes(MIB)
+    found = packed(content, level=0)
+    assert [(bytes(payload), codec) for payload, _, codec in found.payloads] == [(content, CODEC_STORED)]
+    assert len(joined(sealed(content, level=0))) > MIB

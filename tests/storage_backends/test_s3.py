@@ -213,14 +213,20 @@ def test_one_call_is_one_request(stub: MakeStub) -> None:
     assert len(server.requests) == 1
 
 
-def test_small_objects_go_at_once(stub: MakeStub) -> None:
-    done = answer("200 OK", b"")
-    server, backend = stub(done, done)
+def test_leave_is_asked_for_large_objects_until_one_was_taken_and_again_after_a_failure(stub: MakeStub) -> None:
+    done, full = answer("200 OK", b""), answer("503 Slow Down", b"<Error><Code>SlowDown</Code></Error>")
+    server, backend = stub(done, done, done, full, done)
     backend._conditional = True
     put(backend, "a", bytes(1000))
     assert server.asked == 0
     put(backend, "b", bytes(2 * MEBIBYTE))
     assert server.asked == 1
+    put(backend, "c", bytes(2 * MEBIBYTE))
+    assert server.asked == 1
+    with pytest.raises(Unavailable):
+        put(backend, "d", bytes(2 * MEBIBYTE))
+    put(backend, "d", bytes(2 * MEBIBYTE))
+    assert server.asked == 2
 
 
 def test_answers_nobody_can_read_are_unavailable(stub: MakeStub) -> None:

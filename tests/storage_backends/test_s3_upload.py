@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
 
 from storage_backends.api import Key, ObjectInfo, key
-from storage_backends.errors import AlreadyExists, NotFound, Resumable, Unavailable, Unsupported
+from storage_backends.errors import AlreadyExists, Denied, NotFound, Resumable, Unavailable, Unsupported
+from storage_backends.s3_parts import AT_ONCE, MOST_BYTES, Parts
 from storage_backends.s3_upload import S3Upload, Sizes, content_md5
 
 MEBIBYTE = 1024 * 1024
@@ -27,17 +29,21 @@ class Requests:
         self.fail: list[str] = []
         self.lose: list[str] = []
         self.calls: list[str] = []
+        self.lock = threading.Lock()
+        self.before_part: Callable[[int], None] = lambda number: None
 
     def _ask(self, name: str) -> None:
-        self.calls.append(name)
-        if name in self.fail:
-            self.fail.remove(name)
-            raise Unavailable(name, where="s3://bucket", why="HTTP 503")
+        with self.lock:
+            self.calls.append(name)
+            if name in self.fail:
+                self.fail.remove(name)
+                raise Unavailable(name, where="s3://bucket", why="HTTP 503")
 
     def _answer(self, name: str) -> None:
-        if name in self.lose:
-            self.lose.remove(name)
-            raise Unavailable(name, where="s3://bucket", why="timed out")
+        with self.lock:
+            if name in self.lose:
+                self.lose.remove(name)
+                raise Unavailable(name, where="s3://bucket", why="timed out")
 
     def put(self, key: Key, body: bytes, md5: str, replacing: ObjectInfo | None = None) -> ObjectInfo:
         self._ask("put")
@@ -56,6 +62,7 @@ class Requests:
 
     def put_part(self, key: Key, upload_id: str, number: int, body: bytes, md5: str) -> str:
         self._ask("part")
+        self.before_part(number)
         assert md5 == content_md5(body)
         self.parts[number] = body
         self._answer("part")
@@ -114,15 +121,71 @@ def test_larger_ones_go_in_parts(size_bytes: int | None, step: int) -> None:
 @pytest.mark.parametrize("name", ["begin", "part"])
 @pytest.mark.parametrize("how", ["fail", "lose"])
 def test_a_part_is_sent_again_on_request(name: str, how: str) -> None:
+    """Noticed by a later write or by the commit, as parts are under way by themselves."""
     requests = Requests()
     getattr(requests, how).extend([name, name])
     with upload(requests, len(DATA)) as one:
-        for _ in range(2):
-            with pytest.raises(Resumable, match="part 1 of a"):
-                one.write(b"" if requests.calls else DATA)
-        one.write(b"")
+        resumed = insist(lambda: one.write(DATA), lambda: one.write(b""))
+        resumed += insist(one.commit, one.commit)
+    assert requests.objects["a"][0] == DATA and 1 <= resumed <= 2
+    assert not requests.fail and not requests.lose
+
+
+def insist(call: Callable[[], object], again: Callable[[], object]) -> int:
+    """Call until it is not Resumable; how often it was."""
+    for resumed in range(10):
+        try:
+            (again if resumed else call)()
+        except Resumable:
+            continue
+        return resumed
+    raise AssertionError("resumed without an end")
+
+
+def test_parts_are_under_way_together_and_no_more_than_there_is_room_for() -> None:
+    """Each waits until as many as may are there; of parts that fill the room alone there is one at a time."""
+    meeting, most = threading.Barrier(AT_ONCE), 0
+    under_way, lock = 0, threading.Lock()
+
+    def send(number: int, body: bytes) -> str:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        if len(body) < MOST_BYTES:
+            meeting.wait(timeout=60)
+        with lock:
+            under_way -= 1
+        return f"tag-{number}"
+
+    parts = Parts(send)
+    for number in range(1, 3 * AT_ONCE + 1):
+        parts.start(number, b"small")
+    parts.settle()
+    assert most == AT_ONCE and parts.tags == [f"tag-{number}" for number in range(1, 3 * AT_ONCE + 1)]
+    most = 0
+    large = bytes(MOST_BYTES)
+    for number in range(100, 103):
+        parts.start(number, large)
+    parts.settle()
+    assert most == 1
+
+
+def test_a_part_that_is_refused_ends_the_upload_and_none_comes_after_the_abort() -> None:
+    requests = Requests()
+    denied = threading.Event()
+
+    def refuse(number: int) -> None:
+        if number == 2:
+            denied.set()
+            raise Denied("write part 2 of a", where="s3://bucket", why="HTTP 403")
+        denied.wait(timeout=60)
+
+    requests.before_part = refuse
+    with upload(requests, len(DATA)) as one, pytest.raises(Denied, match="part 2"):
+        one.write(DATA)
         one.commit()
-    assert requests.objects["a"][0] == DATA
+    assert requests.calls[-1] == "abort" and requests.objects == {} and requests.parts == {}
 
 
 def test_the_last_part_and_completion_are_repeated_on_request() -> None:

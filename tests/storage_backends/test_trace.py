@@ -9,8 +9,10 @@ import pytest
 from storage_backends.api import key
 from storage_backends.conformance import get, put
 from storage_backends.errors import NotFound
+from storage_backends.faulty import Faulty
 from storage_backends.memory import MemoryBackend
-from storage_backends.trace import Event, Traced
+from storage_backends.retry import Retrying, RetryPolicy
+from storage_backends.trace import Event, Traced, Traffic
 
 
 def test_every_verb_is_told() -> None:
@@ -41,6 +43,23 @@ def test_every_verb_is_told() -> None:
     assert [event.phase for event in events] == ["begin", "end"] * len(ends)
     assert {event.seconds for event in events if event.phase == "end"} == {1}
     assert {event.url for event in events} == {"memory:one"}
+
+
+def test_traffic_counts_requests_and_bytes_failed_and_repeated_ones_too() -> None:
+    traffic = Traffic()
+    inner = Faulty(MemoryBackend(), "write=a:503;open=a:503")
+    traced = Traced(inner, traffic.record, clock=lambda: 0.0)
+    store = Retrying(traced, RetryPolicy(attempts=3), sleep=lambda _: None, random=lambda: 0.0)
+    put(store, "a", b"four")
+    assert get(store, "a") == b"four"
+    assert list(store.list()) and store.stat(key("a")).size_bytes == 4
+    with pytest.raises(NotFound):
+        store.stat(key("b"))
+    store.delete(key("a"))
+    facts = dict(traffic.facts)
+    assert facts == {
+        "create": 1, "open": 2, "stat": 2, "list": 1, "delete": 1, "read_bytes": 4, "written_bytes": 8
+    }  # fmt: skip
 
 
 def test_a_listing_given_up_is_told() -> None:

@@ -4,7 +4,8 @@ Rules: see `files`. Links are followed in two places only, as `src/backend/backu
 pg_wal itself, and the tablespaces in pg_tblspc. Any other link, socket or device is reported and not followed.
 
 Order: by the bytes of the path, a folder counting as its path with '/' behind it; so a folder comes before its content
-and files come in the order of their paths. The walk holds one folder's names per level, not the tree.
+and files come in the order of their paths. Names are sorted as `core.scratch` does it: memory does
+not grow with a folder.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 
 from drkit.core.errors import Missing, Unreachable
+from drkit.core.scratch import in_order
 from drkit.engines.postgres.files import (
     EXCLUDED_CONTENTS,
     TABLESPACE_FOLDER,
@@ -62,91 +64,92 @@ class Entry:
     location: str | None = None
 
 
-def walk(data_dir: Path, major: int, tablespace_folder: str) -> Iterator[Entry]:
+def walk(data_dir: Path, major: int, tablespace_folder: str, room: Path | None = None) -> Iterator[Entry]:
     """Yield the entries of a backup of `data_dir`; pg_control is among the files, the caller copies it last.
 
-    `tablespace_folder` is PG_<major>_<catalog>, from `ControlFile.tablespace_folder`. Files and folders that vanish
+    `tablespace_folder` is PG_<major>_<catalog>, from `ControlFile.tablespace_folder`; `room`: where the names of large
+    folders are sorted, as `core.scratch.Scratch` has it. Files and folders that vanish
     while the walk goes on are left out without a word (dropped relations). Raises Missing when there is no such
     data folder, Unreachable when something in it cannot be read, UnknownVersion for an unknown major.
     """
     wal_folders = facts_of(major).wal_folders
     if not (data_dir / "PG_VERSION").is_file():
         raise Missing("no PostgreSQL data folder", where=str(data_dir), why="there is no PG_VERSION in it")
-    yield from _Walk(tablespace_folder, wal_folders).folder(os.fspath(data_dir), "")
+    yield from _Walk(tablespace_folder, wal_folders, room).folder(os.fspath(data_dir), "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A name found in a folder. path: absolute; seems_folder: when listed, it was a folder or a link to one."""
+
+    name: str
+    path: str
+    seems_folder: bool
+
+    @property
+    def is_link(self) -> bool:
+        return Path(self.path).is_symlink()
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether it is a folder, or a link, also one that leads nowhere just now."""
+        return self.seems_folder or self.is_link
 
 
 class _Walk:
-    def __init__(self, tablespace_folder: str, wal_folders: tuple[str, ...]) -> None:
+    def __init__(self, tablespace_folder: str, wal_folders: tuple[str, ...], room: Path | None) -> None:
         self._tablespace_folder = tablespace_folder
         self._wal_folders = wal_folders
+        self._room = room
 
     def folder(self, source: str, path: str) -> Iterator[Entry]:
         """The content of one folder."""
-        found = _scan(source)
-        unlogged = init_forks([item.name for item in found])
-        for item in found:
-            child = f"{path}/{item.name}" if path else item.name
-            if path == "" and item.name == WAL_FOLDER:
+        names, unlogged = _scan(source, self._room)
+        for key in names:
+            name = os.fsdecode(key.rstrip(b"/"))
+            item = _Item(name, f"{source}/{name}", key.endswith(b"/"))
+            child = f"{path}/{name}" if path else name
+            if path == "" and name == WAL_FOLDER:
                 yield from self._wal(item, child)
-            elif path == "" and item.name in EXCLUDED_CONTENTS:
+            elif path == "" and name in EXCLUDED_CONTENTS:
                 yield from self._emptied(item, child)
-            elif path == TABLESPACE_FOLDER and item.name.isdecimal() and not item.is_file(follow_symlinks=False):
+            elif path == TABLESPACE_FOLDER and name.isdecimal() and item.leads_on:
                 yield from self._tablespace(item, child)
-            elif exclusion(path, item.name, unlogged) is not None:
-                continue
-            elif item.is_dir(follow_symlinks=False):
-                yield from self._plain_folder(item, child)
-            else:
-                yield from self._file(item, path, child)
+            elif exclusion(path, name, unlogged) is None:
+                yield from self._plain(item, child)
 
-    def _plain_folder(self, item: os.DirEntry[str], path: str) -> Iterator[Entry]:
-        status = _stat(item, follow=False)
+    def _plain(self, item: _Item, path: str) -> Iterator[Entry]:
+        status = _stat(item.path, follow=False)
         if status is None:
             return
-        yield _folder_entry(path, item.path, status)
-        yield from self.folder(item.path, path)
-
-    def _file(self, item: os.DirEntry[str], folder: str, path: str) -> Iterator[Entry]:
-        status = _stat(item, follow=False)
-        if status is None:
-            return
-        if not stat.S_ISREG(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):
+            if item.seems_folder:  # else it became one just now, and would come at the wrong place
+                yield _folder_entry(path, item.path, status)
+                yield from self.folder(item.path, path)
+        elif stat.S_ISREG(status.st_mode):
+            if not item.seems_folder:
+                yield _file_entry(path, item.path, status)
+        else:
             target = _link(item.path) if stat.S_ISLNK(status.st_mode) else None
             yield Entry(EntryKind.SPECIAL, path, item.path, stat.S_IMODE(status.st_mode), location=target)
-            return
-        checksums = has_page_checksums(path)
-        relation = relation_file(item.name) if checksums else None
-        yield Entry(
-            EntryKind.FILE,
-            path,
-            item.path,
-            stat.S_IMODE(status.st_mode),
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            ctime_ns=status.st_ctime_ns,
-            inode=status.st_ino,
-            device=status.st_dev,
-            segment=relation.segment if relation else 0,
-            has_checksums=checksums,
-        )
 
-    def _emptied(self, item: os.DirEntry[str], path: str) -> Iterator[Entry]:
+    def _emptied(self, item: _Item, path: str) -> Iterator[Entry]:
         """The folder without its content; a link to a folder (pg_stat_tmp on a RAM disk) becomes a folder."""
-        status = _stat(item, follow=True)
+        status = _stat(item.path, follow=True)
         if status is not None and stat.S_ISDIR(status.st_mode):
             yield _folder_entry(path, item.path, status)
 
-    def _wal(self, item: os.DirEntry[str], path: str) -> Iterator[Entry]:
-        status = _stat(item, follow=True)
+    def _wal(self, item: _Item, path: str) -> Iterator[Entry]:
+        status = _stat(item.path, follow=True)
         if status is None:
             raise Unreachable("pg_wal cannot be read", where=item.path, why="its link leads nowhere")
-        yield _folder_entry(path, item.path, status, _link(item.path) if item.is_symlink() else None)
+        yield _folder_entry(path, item.path, status, _link(item.path) if item.is_link else None)
         for name in self._wal_folders:
             yield Entry(EntryKind.FOLDER, f"{path}/{name}", f"{item.path}/{name}", stat.S_IMODE(status.st_mode))
 
-    def _tablespace(self, item: os.DirEntry[str], path: str) -> Iterator[Entry]:
-        link = _link(item.path) if item.is_symlink() else None
-        status = _stat(item, follow=True)
+    def _tablespace(self, item: _Item, path: str) -> Iterator[Entry]:
+        link = _link(item.path) if item.is_link else None
+        status = _stat(item.path, follow=True)
         if status is None:
             if link is None:
                 return
@@ -155,7 +158,7 @@ class _Walk:
         mode = stat.S_IMODE(status.st_mode)
         yield Entry(EntryKind.TABLESPACE, path, item.path, mode, oid=int(item.name), location=link)
         inner = Path(item.path, self._tablespace_folder)
-        inner_status = _stat(inner, follow=False)
+        inner_status = _stat(str(inner), follow=False)
         if inner_status is not None:
             inner_path = f"{path}/{self._tablespace_folder}"
             yield _folder_entry(inner_path, str(inner), inner_status)
@@ -167,31 +170,52 @@ def _folder_entry(path: str, source: str, status: os.stat_result, link: str | No
     return Entry(EntryKind.FOLDER, path, source, mode, mtime_ns=status.st_mtime_ns, location=link)
 
 
-def _scan(source: str) -> list[os.DirEntry[str]]:
-    """A folder's entries in path order; empty when it vanished."""
-    try:
+def _file_entry(path: str, source: str, status: os.stat_result) -> Entry:
+    checksums = has_page_checksums(path)
+    relation = relation_file(path.rpartition("/")[2]) if checksums else None
+    return Entry(
+        EntryKind.FILE,
+        path,
+        source,
+        stat.S_IMODE(status.st_mode),
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+        inode=status.st_ino,
+        device=status.st_dev,
+        segment=relation.segment if relation else 0,
+        has_checksums=checksums,
+    )
+
+
+def _scan(source: str, room: Path | None) -> tuple[Iterator[bytes], frozenset[int]]:
+    """A folder's names in path order, those of folders and of links to folders with '/' behind them; and the numbers of
+    the unlogged relations among them. Empty when it vanished.
+    """
+    unlogged: set[int] = set()
+
+    def names() -> Iterator[bytes]:
         with os.scandir(source) as items:
-            found = list(items)
+            for item in items:
+                if item.name.endswith("_init"):
+                    unlogged.update(init_forks([item.name]))
+                yield os.fsencode(item.name) + b"/" * item.is_dir()
+
+    try:
+        return in_order(names(), room), frozenset(unlogged)
     except FileNotFoundError:
-        return []
+        return iter(()), frozenset()
     except OSError as error:
         raise Unreachable("cannot list a folder of the database", where=source, why=str(error)) from error
-    found.sort(key=_order)
-    return found
 
 
-def _order(item: os.DirEntry[str]) -> bytes:
-    name = os.fsencode(item.name)
-    return name + b"/" if item.is_dir() else name
-
-
-def _stat(source: os.DirEntry[str] | Path, *, follow: bool) -> os.stat_result | None:
+def _stat(source: str, *, follow: bool) -> os.stat_result | None:
     try:
-        return source.stat(follow_symlinks=follow)
+        return Path(source).stat() if follow else os.lstat(source)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Unreachable("cannot look at a file of the database", where=str(source), why=str(error)) from error
+        raise Unreachable("cannot look at a file of the database", where=source, why=str(error)) from error
 
 
 def _link(source: str) -> str:
