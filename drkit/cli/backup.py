@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 import typer
 
 from drkit.cli.context import of
+from drkit.cli.options import NetworkRate, Workers
 from drkit.cli.render import answer_json
 from drkit.cli.wire import open_wiring, paced
 from drkit.core.errors import UsageError
-from drkit.core.flow import MOST_WORKERS
 from drkit.core.units import format_rate, format_size, parse_duration, parse_rate
 from drkit.daemon.launch import stand_back
 
@@ -26,13 +26,8 @@ def run(
     rehash: Annotated[bool, typer.Option("--rehash", help="read and store every file anew")] = False,
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="a note, sealed with the backup")] = "",
     rate: Annotated[str | None, typer.Option("--rate", metavar="100MB", help="read at most so much a second")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="0: as many as cores")] = 0,
-    network_rate: Annotated[
-        str | None,
-        typer.Option(
-            "--network-rate", metavar="50MB", help="send to and fetch from each target at most so much a second"
-        ),
-    ] = None,
+    workers: Workers = 0,
+    network_rate: NetworkRate = None,
     nice: Annotated[int, typer.Option("--nice", metavar="N", min=0, max=19, help="stand back for the processors")] = 0,
     io: Annotated[
         Literal["normal", "idle"],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drkit.cli.context import of
+from drkit.cli.options import NetworkRate
 from drkit.cli.render import answer_json, table
 from drkit.cli.wire import Wiring, open_wiring, paced
 from drkit.core.flow import MOST_WORKERS
@@ -35,12 +36,7 @@ def run(
     workers: Annotated[
         int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="objects at once, for each target; 0: 4")
     ] = 0,
-    network_rate: Annotated[
-        str | None,
-        typer.Option(
-            "--network-rate", metavar="50MB", help="send to and fetch from each target at most so much a second"
-        ),
-    ] = None,
+    network_rate: NetworkRate = None,
 ) -> int:
     """Bring every target up to date from the others: backups, WAL, history, reports, keys. The server is not asked.
 

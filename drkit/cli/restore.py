@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drkit.cli.context import of
+from drkit.cli.options import NetworkRate, Workers
 from drkit.cli.render import answer_json
 from drkit.cli.wire import Wiring, open_wiring, paced
 from drkit.core.errors import Refused, UsageError
-from drkit.core.flow import MOST_WORKERS
 from drkit.core.units import format_duration, format_rate, format_size, format_time, parse_time
 
 if TYPE_CHECKING:
@@ -71,13 +71,8 @@ def run(
     no_scan: Annotated[bool, typer.Option("--no-scan", help="do not read WAL to find the point")] = False,
     owner: Annotated[str | None, typer.Option("--owner", metavar="USER", help="as root: who gets the files")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="for --start")] = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="0: as many as cores")] = 0,
-    network_rate: Annotated[
-        str | None,
-        typer.Option(
-            "--network-rate", metavar="50MB", help="send to and fetch from each target at most so much a second"
-        ),
-    ] = None,
+    workers: Workers = 0,
+    network_rate: NetworkRate = None,
     no_repair: Annotated[
         bool, typer.Option("--no-repair", help="leave what was met damaged on a target to `drkit verify --repair`")
     ] = False,

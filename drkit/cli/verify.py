@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drkit.cli.context import of
+from drkit.cli.options import NetworkRate, Workers
 from drkit.cli.render import answer_json, table
 from drkit.cli.wire import Wiring, open_wiring, paced
 from drkit.core.errors import Damage, KeyMissing
-from drkit.core.flow import MOST_WORKERS
 from drkit.core.units import format_size, parse_share
 
 if TYPE_CHECKING:
@@ -30,13 +30,8 @@ def run(
     ] = None,
     target: Annotated[list[str] | None, typer.Option("--target", help="only this target; may be repeated")] = None,
     repair: Annotated[bool, typer.Option("--repair", help="replace what is not sound from another target")] = False,
-    workers: Annotated[int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="0: as many as cores")] = 0,
-    network_rate: Annotated[
-        str | None,
-        typer.Option(
-            "--network-rate", metavar="50MB", help="send to and fetch from each target at most so much a second"
-        ),
-    ] = None,
+    workers: Workers = 0,
+    network_rate: NetworkRate = None,
 ) -> int:
     """Compare every object with references and digests, on every target; without the key, unless --deep or --repair.
 
