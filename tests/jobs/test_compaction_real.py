@@ -100,5 +100,6 @@ def test_a_restore_fetches_little_more_than_after_a_full_backup(world: BackupWor
     held = held_bytes(world)
     fresh = restored_bytes(world, world.backup("--rehash")["id"])
 
+    print(f"{count} backups, {again} bytes stored again: fetched {fetched}, held {held}, fresh {fresh} bytes")
     assert fetched <= FETCH * fresh + SLACK_BYTES
     assert held <= STORE * fresh + SLACK_BYTES
