@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,7 +67,7 @@ def run(
         if result.evidence and not order.targets and not result.unread:  # from now on the evidence says it
             spool.looked_at(key for key in order.suspects if _system(key) in (None, *result.systems))
         if context.json:
-            answer_json("drkit.verify/1", result_json(result) | {"requests": wiring.requests()})
+            answer_json("drkit.verify/1", result_json(result, wiring.requests()))
         else:
             _show(result, repair=repair, color=context.color)
     return DAMAGE if result.damaged else UNREACHABLE if result.unread else DONE
@@ -99,7 +100,8 @@ def _ground(wiring: Wiring) -> Ground:
 # --- the answer ---------------------------------------------------------------------------------------------------
 
 
-def result_json(result: VerifyResult) -> dict[str, object]:
+def result_json(result: VerifyResult, requests: Mapping[str, Mapping[str, int]]) -> dict[str, object]:
+    """requests: by target, what it was asked."""
     unread = result.unread
     return {
         "whole": not result.damaged and not unread,
@@ -144,6 +146,7 @@ def result_json(result: VerifyResult) -> dict[str, object]:
             {"target": one.target, "backup": one.backup, "path": one.text, "why": one.why} for one in result.files
         ],
         "evidence": result.evidence or None,
+        "requests": {name: dict(asked) for name, asked in requests.items()},
     }
 
 

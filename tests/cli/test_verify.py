@@ -15,13 +15,14 @@ from drkit.cli.verify import _show, result_json
 from drkit.core.errors import UsageError
 from drkit.core.units import parse_share
 from drkit.jobs.verify_facts import BadPages, Hole, HurtFile, VerifyResult
+from storage_backends.trace import Traffic
 from tests.docs.json_page import Member, differences, read_page
 from tests.jobs.verify_world import NAMES, VerifyWorld
 
 
 def answer(result: VerifyResult) -> dict[str, Any]:
     text = StringIO()
-    answer_json("drkit.verify/1", result_json(result), text)
+    answer_json("drkit.verify/1", result_json(result, {"a": Traffic().facts}), text)
     value: dict[str, Any] = json.loads(text.getvalue())
     return value
 
