@@ -123,6 +123,7 @@ class Stager:
     """See the module. `emit` may block (bounded queues) and may raise (the run is cancelled).
 
     run: 12 bytes of the backup's id. seal(kind, object id): begins an object. header: epoch and wrap of the run's key.
+    level: of zstd; 0: content is stored as it is.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Stager:
         self._run, self._numbers, self._seal, self._header, self._emit = run, numbers, seal, header, emit
         self._sizes = sizes
         self._key = fingerprint_key
+        self._level = level
         self._compressor = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
         self._zero_mark = int(fingerprints(bytes(sizes.chunk), fingerprint_key, sizes.chunk)[0])
         self._proof = Proof(max(sizes.frame, sizes.chunk))
@@ -288,6 +290,8 @@ class Stager:
             self._close_pack()
 
     def _compress(self, raw: Buffer) -> tuple[bytes, int]:
+        if not self._level:
+            return bytes(raw), 0
         packed = self._compressor.compress(raw)
         return (packed, 1) if len(packed) < len(raw) else (bytes(raw), 0)
 

@@ -343,3 +343,23 @@ def test_what_a_map_says_is_what_its_object_holds() -> None:
     for map_id, tables in repository.maps.items():
         opened = open_object(RING, repository.objects[MAP, map_id], kind=MAP, name="m", object_id=map_id)
         assert opened.joined() == encode(tables) == encode(decode(opened.joined(), "m"))
+
+
+@pytest.mark.parametrize(("level", "stored"), [(0, True), (1, False)])
+def test_at_level_0_nothing_is_compressed(level: int, stored: bool) -> None:
+    """`compression = "none"`: what a filesystem that compresses, or a user, asks for."""
+    key, made = DataKey(RING, seeded(1)), list[Product]()
+    stager = Stager(
+        run=bytes(12),
+        numbers=Numbers(),
+        seal=key.writer,
+        header=key.header(PACK, bytes(16)),
+        emit=made.append,
+        level=level,
+        fingerprint_key=RING.fingerprint_key,
+        sizes=Sizes(chunk=CHUNK, extent=1600, frame=1600),
+    )
+    stager.place(b"the same again.." * 100, None)
+    stager.finish()
+    packs = [product.sealed.size_bytes for product in made if product.kind == PACK]
+    assert (sum(packs) > 1600) is stored
